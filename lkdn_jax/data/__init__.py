@@ -1,0 +1,1 @@
+"""Images, their degradation, and the pairs the benchmarks are made of."""

@@ -1,0 +1,197 @@
+"""Read and write 8-bit RGB images; refuse whatever would silently lose something."""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from lkdn_jax.errors import InputError
+from lkdn_jax.files import atomic_write
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+_FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
+# WebP is lossy unless told otherwise, JPEG at its default 75 visibly so.
+_SAVE_OPTIONS = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True},
+    "TIFF": {"compression": "tiff_lzw"},
+}
+_TIFF_BITS_PER_SAMPLE = 258
+_READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+# Found by feeding Pillow broken files: its decoders do not keep to OSError.
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    struct.error,
+)
+
+
+def _has_deep_samples(image: Image.Image) -> bool:
+    # Must be asked before the pixels are loaded: Pillow opens 16-bit RGB as mode
+    # "RGB", keeps the high bytes, and forgets that there were others.
+    if image.mode == "F" or image.mode.startswith("I"):
+        return True
+    if image.format == "TIFF":
+        bits = image.getexif().get(_TIFF_BITS_PER_SAMPLE, 1)
+        return max(bits if isinstance(bits, tuple) else (bits,)) > 8
+    # BMP's raw mode "BGR;16" means 16 bits a pixel, hence PNG alone.
+    return image.format == "PNG" and any(
+        ";16" in str(tile.args) for tile in getattr(image, "tile", ())
+    )
+
+
+def _check_kind(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    if _has_deep_samples(image):
+        raise InputError(
+            f"{path} has more than 8 bits per channel: only 8-bit images are read; "
+            "convert it to 8 bits first"
+        )
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise InputError(
+            f"{path} has colour mode {image.mode}: only RGB, grayscale and palette "
+            "images are read; convert it to RGB first"
+        )
+    frames = getattr(image, "n_frames", 1)
+    # Phones store photographs as MPO: a JPEG followed by previews and depth maps.
+    if frames > 1 and image.format != "MPO":
+        raise InputError(
+            f"{path} holds {frames} frames or pages: only single images are read; "
+            "split it first"
+        )
+
+
+def _to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() != (255, 255):
+            raise InputError(
+                f"{path} is partly transparent: only opaque images are read; flatten "
+                "it onto a background first"
+            )
+    return np.array(image.convert("RGB"))
+
+
+def read_rgb(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """Decode a PNG, JPEG, WebP, TIFF or BMP file, whatever its suffix.
+
+    Grayscale becomes three equal channels, a palette its colours, an alpha channel
+    without effect is dropped. An EXIF orientation is applied.
+
+    Args:
+        path: the image file.
+
+    Returns:
+        [h, w, 3], uint8 in [0, 255], RGB.
+
+    Raises:
+        InputError: no such file, not an image, truncated or corrupt, more than 8 bits
+            per channel, partly transparent, CMYK or another colour mode, or several
+            frames.
+    """
+    try:
+        with Image.open(path, formats=_READ_FORMATS) as image:
+            _check_kind(image, path)
+            return _to_rgb(ImageOps.exif_transpose(image), path)
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist: check the path") from error
+    except Image.UnidentifiedImageError as error:
+        raise InputError(
+            f"{path} cannot be identified: it must be an 8-bit PNG, JPEG, WebP, TIFF "
+            "or BMP image; check the file or convert it"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{path} is too large or its header is broken ({error}): check the file "
+            "or split it into parts"
+        ) from error
+    except _DECODE_ERRORS as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"{path} cannot be read ({' '.join(reason.split())}): it must be a "
+            "complete image file; get a fresh copy"
+        ) from error
+
+
+def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> None:
+    """Encode an image in the format its suffix names, atomically.
+
+    PNG, TIFF, BMP and WebP are written without loss, JPEG at quality 95 with full
+    colour resolution.
+
+    Args:
+        path: the file to write, with one of `IMAGE_SUFFIXES` in any case.
+        image: [h, w, 3] RGB or [h, w] grayscale, uint8 in [0, 255].
+
+    Raises:
+        InputError: an unknown suffix, an image of another shape or dtype, an image too
+            large for the format, or a file that cannot be written.
+    """
+    file_format = _FORMATS.get(Path(path).suffix.lower())
+    if file_format is None:
+        raise InputError(
+            f"{path} has suffix {Path(path).suffix!r}: it names the format and must be "
+            f"one of {', '.join(IMAGE_SUFFIXES)}; rename the output"
+        )
+    is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+    if image.dtype != np.uint8 or not is_image or image.size == 0:
+        raise InputError(
+            f"cannot write {path}: the image is {image.dtype} {list(image.shape)} but "
+            "must be non-empty uint8 [h, w, 3] or [h, w]; convert it first"
+        )
+    with atomic_write(path) as file:
+        try:
+            options = _SAVE_OPTIONS.get(file_format, {})
+            Image.fromarray(image).save(file, file_format, **options)
+        except (ValueError, struct.error) as error:
+            raise InputError(
+                f"cannot write {path}: {' '.join(str(error).split())} "
+                f"(image {image.shape[0]}x{image.shape[1]}); choose PNG"
+            ) from error
+
+
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the images lying directly in a folder, by suffix.
+
+    Args:
+        folder: the folder; subfolders are not entered.
+
+    Returns:
+        Paths of files with one of `IMAGE_SUFFIXES` in any case, hidden ones left out,
+        sorted by name.
+
+    Raises:
+        InputError: no such folder, or no permission to list it.
+    """
+    folder = Path(folder)
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be listed ({error.strerror}): it must be a folder of "
+            "images; check the path"
+        ) from error
+    return [
+        file
+        for file in files
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and not file.name.startswith(".")
+        and file.is_file()
+    ]

@@ -1,0 +1,95 @@
+"""Tell which interpolation made an LR image.
+
+A network learns to invert one interpolation: LR images from another cost it up to
+9 dB, which looks like a bug in the network.
+"""
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+from lkdn_jax.data.bicubic import downscale
+
+Image = npt.NDArray[np.uint8]
+
+PAPER = "MATLAB's bicubic on uint8 images"
+
+
+def interpolations(hr: Image, scale: int) -> dict[str, Image]:
+    """Shrink an image in the ways people do.
+
+    Args:
+        hr: Image [h·s, w·s, 3], uint8.
+        scale: The factor s.
+
+    Returns:
+        LR images [h, w, 3], uint8, by the name of the interpolation.
+    """
+    height, width = hr.shape[0] // scale, hr.shape[1] // scale
+    blocks = hr.reshape(height, scale, width, scale, -1).astype(np.float64)
+    pillow = PillowImage.fromarray(hr).resize(
+        (width, height), PillowImage.Resampling.BICUBIC
+    )
+    return {
+        "BasicSR's bicubic (MATLAB's on double images)": downscale(
+            hr, scale, "basicsr"
+        ),
+        "Pillow's bicubic": np.asarray(pillow),
+        "OpenCV's INTER_CUBIC (bicubic without antialiasing)": _sample(hr, scale),
+        "OpenCV's INTER_AREA (the mean of each block)": np.rint(
+            blocks.mean(axis=(1, 3))
+        ).astype(np.uint8),
+    }
+
+
+def _sample(hr: Image, scale: int) -> Image:
+    # OpenCV's INTER_CUBIC reads four pixels a row, with a = −0.75, however much it
+    # shrinks; the position is the same in every output pixel of an integer scale.
+    a = -0.75
+    offset = Fraction(scale - 1, 2) % 1
+    distances = np.abs(np.array([-1, 0, 1, 2]) - float(offset))
+    weights = np.where(
+        distances <= 1,
+        (a + 2) * distances**3 - (a + 3) * distances**2 + 1,
+        a * (distances**3 - 5 * distances**2 + 8 * distances - 4),
+    )
+    out: Any = hr
+    for axis in (0, 1):
+        first = np.arange(hr.shape[axis] // scale) * scale + (scale - 1) // 2
+        taps = [
+            w * np.take(out, np.clip(first + t, 0, hr.shape[axis] - 1), axis)
+            for t, w in zip((-1, 0, 1, 2), weights, strict=True)
+        ]
+        out = sum(taps)
+    return np.clip(np.floor(out + 0.5), 0, 255).astype(np.uint8)
+
+
+def name_interpolation(lr: Image, hr: Image, scale: int) -> str | None:
+    """Name the interpolation that made an LR image, if it was not the paper's.
+
+    Args:
+        lr: Image [h, w, 3], uint8.
+        hr: Image [h·s, w·s, 3], uint8.
+        scale: The factor s.
+
+    Returns:
+        None if `lr` is, to the bit, MATLAB's bicubic on uint8; else the interpolation
+        it looks like, with how close it is.
+    """
+    paper = downscale(hr, scale, "matlab")
+    if np.array_equal(lr, paper):
+        return None
+    candidates = {PAPER: paper} | interpolations(hr, scale)
+    errors = {
+        name: float(np.abs(lr.astype(int) - made).mean())
+        for name, made in candidates.items()
+    }
+    name = min(errors, key=lambda name: errors[name])
+    if errors[name] == 0:
+        return name
+    if errors[name] < 0.05:
+        return f"{name} (but for rounding)"
+    return f"none known; the nearest is {name}, {errors[name]:.2f} grey levels off"

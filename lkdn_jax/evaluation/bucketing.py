@@ -1,0 +1,111 @@
+"""Run a network on images of many sizes with few compiled programs.
+
+Each image is padded to one of a few shapes, and the network masks what lies outside
+(`lkdn_jax.models.layers`): the result is the same as without padding.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from lkdn_jax.models.lkdn import LKDN
+
+Size = tuple[int, int]
+
+
+def cover_sizes(sizes: Iterable[Size], max_shapes: int) -> list[Size]:
+    """Choose a few shapes that all sizes fit into, wasting little area.
+
+    Greedy: while there are too many shapes, the two whose union costs the fewest
+    additional pixels, over all images, become one.
+
+    Args:
+        sizes: Heights and widths, one pair an image.
+        max_shapes: Largest number of shapes, at least 1.
+
+    Returns:
+        At most `max_shapes` shapes, smallest area first.
+    """
+    counts: dict[Size, int] = {}
+    for size in sizes:
+        counts[size] = counts.get(size, 0) + 1
+
+    def union(a: Size, b: Size) -> Size:
+        return max(a[0], b[0]), max(a[1], b[1])
+
+    def cost(a: Size, b: Size) -> int:
+        h, w = union(a, b)
+        return sum(counts[s] * (h * w - s[0] * s[1]) for s in (a, b))
+
+    while len(counts) > max_shapes:
+        shapes = list(counts)
+        a, b = min(
+            ((a, b) for i, a in enumerate(shapes) for b in shapes[:i]),
+            key=lambda pair: cost(*pair),
+        )
+        images = counts.pop(a) + counts.pop(b)
+        shape = union(a, b)
+        counts[shape] = counts.get(shape, 0) + images
+    return sorted(counts, key=lambda size: size[0] * size[1])
+
+
+class BucketedUpscaler:
+    """A network compiled for a given set of image sizes.
+
+    Attributes:
+        shapes: The LR shapes [h, w] that programs were compiled for.
+    """
+
+    def __init__(
+        self,
+        model: LKDN,
+        params: Mapping[str, Any],
+        sizes: Iterable[Size],
+        *,
+        max_programs: int = 4,
+    ) -> None:
+        """Compile the programs, in float32 at the highest matrix precision.
+
+        Args:
+            model: The network.
+            params: Its parameters.
+            sizes: Heights and widths of the LR images to come.
+            max_programs: Largest number of programs to compile.
+        """
+        self.shapes = cover_sizes(sizes, max_programs)
+        self._scale = model.scale
+        self._params = params
+        self._programs = {}
+        forward = jax.jit(
+            lambda params, lr, valid: model.apply({"params": params}, lr, valid)
+        )
+        with jax.default_matmul_precision("highest"):
+            for h, w in self.shapes:
+                lr = jax.ShapeDtypeStruct((1, h, w, 3), np.float32)
+                valid = jax.ShapeDtypeStruct((1, h, w, 1), np.bool_)
+                self._programs[h, w] = forward.lower(params, lr, valid).compile()
+
+    def __call__(self, lr: np.ndarray) -> np.ndarray:
+        """Upscale one image.
+
+        Args:
+            lr: Image [h, w, 3], uint8, of one of the sizes given (or one that fits).
+
+        Returns:
+            Image [h·s, w·s, 3], float32, about [0, 1], not clipped.
+
+        Raises:
+            ValueError: The image fits into none of the shapes.
+        """
+        h, w, _ = lr.shape
+        shape = next((s for s in self.shapes if h <= s[0] and w <= s[1]), None)
+        if shape is None:
+            raise ValueError(f"image of {h}×{w}: larger than all of {self.shapes}")
+        padded = np.zeros((1, *shape, 3), np.float32)
+        padded[0, :h, :w] = lr / np.float32(255)
+        valid = np.zeros((1, *shape, 1), np.bool_)
+        valid[0, :h, :w] = True
+        sr = self._programs[shape](self._params, padded, valid)
+        return np.asarray(sr)[0, : h * self._scale, : w * self._scale]

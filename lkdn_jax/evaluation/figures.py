@@ -1,0 +1,43 @@
+"""Pictures of results: the same crop of several images, side by side."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_GAP, _LABEL_HEIGHT, _FONT_SIZE = 8, 32, 20
+
+
+def enlarge(image: np.ndarray, factor: int) -> np.ndarray:
+    """Repeat every pixel, so that it is seen as it is.
+
+    Args:
+        image: Image [h, w, 3].
+        factor: How often, in each direction.
+
+    Returns:
+        Image [h·factor, w·factor, 3].
+    """
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Set images beside each other under their titles.
+
+    Args:
+        panels: Images [h, w, 3], uint8, all of one height, by title.
+
+    Returns:
+        One image [h', w', 3], uint8, dark text on white.
+    """
+    height = next(iter(panels.values())).shape[0]
+    width = sum(panel.shape[1] + _GAP for panel in panels.values()) - _GAP
+    canvas = Image.new("RGB", (width, height + _LABEL_HEIGHT), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(_FONT_SIZE)
+    left = 0
+    for title, panel in panels.items():
+        draw.text((left + 4, 4), title, fill="black", font=font)
+        canvas.paste(Image.fromarray(panel), (left, _LABEL_HEIGHT))
+        left += panel.shape[1] + _GAP
+    return np.asarray(canvas)

@@ -1,0 +1,61 @@
+"""Write files so that a reader finds the old content or the new, never a half."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from lkdn_jax.errors import InputError
+
+
+def _temporary_name(target: Path) -> Path:
+    # Cut short: the whole name plus a suffix could pass the file system's limit.
+    return target.with_name(f".{target.name[:32]}.{secrets.token_hex(8)}.tmp")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Open a file for writing that takes its name only once it is complete.
+
+    The content goes to a hidden file in the same folder, reaches the disk, and then
+    replaces `path` in one step. If the body raises, the hidden file is removed and
+    `path` keeps its old content. Missing parent folders are created. A replaced file
+    keeps its permissions; a new one gets what the umask leaves.
+
+    Args:
+        path: the file to write; a link is followed.
+
+    Yields:
+        A binary file object, open for reading and writing.
+
+    Raises:
+        InputError: the operating system refuses (full disk, missing permission, a
+            folder of that name), while opening, in the body, or while closing.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = None
+    try:
+        if target.exists() and not target.is_file():
+            raise OSError("a folder or device has that name")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        name = _temporary_name(target)
+        with name.open("x+b") as file:
+            temporary = name
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        temporary.replace(target)
+        temporary = None
+    except OSError as error:
+        reason = " ".join((error.strerror or str(error)).split())
+        raise InputError(
+            f"cannot write {path}: {reason}; check free space and the folder's "
+            "permissions, or choose another path"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The networks and what is computed from their structure."""

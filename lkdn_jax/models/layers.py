@@ -1,0 +1,221 @@
+"""The layers LKDN is built of. Arrays are NHWC, spatial padding is zero and keeps size.
+
+Every layer that looks at neighbouring pixels takes `valid`, a mask [n, h, w, 1] that is
+1 inside the image and 0 outside, in the dtype of the features (or None: all valid). Its
+input is multiplied by the mask, so an image padded to a larger array gives, inside, the
+output it would give alone.
+
+Kernels and biases start as PyTorch's defaults do, U(−1/√fan_in, 1/√fan_in): the
+published networks were trained from there.
+"""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+from flax.typing import Dtype
+from jax import Array, lax
+
+from lkdn_jax.ops.depthwise import depthwise_conv
+
+Initializer = Callable[..., Array]
+
+
+def uniform_fan_in(fan_in: int) -> Initializer:
+    """Return an initializer for U(−1/√fan_in, 1/√fan_in), PyTorch's default."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def mask(x: Array, valid: Array | None) -> Array:
+    """Set what lies outside the image to zero (see the module's text)."""
+    return x if valid is None else x * valid
+
+
+class Conv(nn.Module):
+    """A dense k×k convolution, zero padding, same size; k = 1 is a matrix product.
+
+    Attributes:
+        features: Output channels.
+        kernel_size: k, odd.
+        use_bias: Whether a bias is added.
+        padding: `SAME`, or `VALID` for no padding, which shrinks the image by k − 1.
+        dtype: Dtype of the computation (None: that of the input and parameters).
+    """
+
+    features: int
+    kernel_size: int = 1
+    use_bias: bool = True
+    padding: str = "SAME"
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map [n, h, w, c] to [n, h, w, features]."""
+        k, c = self.kernel_size, x.shape[-1]
+        init = uniform_fan_in(k * k * c)
+        kernel = self.param("kernel", init, (k, k, c, self.features))
+        bias = self.param("bias", init, (self.features,)) if self.use_bias else None
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if k == 1:
+            y = x @ kernel[0, 0]
+        else:
+            y = lax.conv_general_dilated(
+                x,
+                kernel,
+                window_strides=(1, 1),
+                padding=self.padding,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        return y if bias is None else y + bias.reshape(1, 1, 1, -1)
+
+
+class DepthwiseConv(nn.Module):
+    """A depthwise k×k convolution with bias, zero padding, same size.
+
+    Attributes:
+        kernel_size: k, odd.
+        dilation: Distance between neighbouring taps, in pixels.
+        dtype: Dtype of the computation (None: that of the input and parameters).
+    """
+
+    kernel_size: int
+    dilation: int = 1
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None = None) -> Array:
+        """Map [n, h, w, c] to [n, h, w, c]."""
+        k, c = self.kernel_size, x.shape[-1]
+        init = uniform_fan_in(k * k)
+        kernel = self.param("kernel", init, (k, k, 1, c))
+        bias = self.param("bias", init, (c,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if k == 1:
+            return x * kernel.reshape(1, 1, 1, c) + bias.reshape(1, 1, 1, c)
+        y = depthwise_conv(mask(x, valid), kernel, dilation=self.dilation)
+        return y + bias.reshape(1, 1, 1, c)
+
+
+class BSConv(nn.Module):
+    """Blueprint separable convolution: 1×1 without bias, then depthwise k×k.
+
+    Source: Haase and Amthor, CVPR 2020, "unconstrained" (BSConv-U). As the shallow
+    block of an LKDB it is the paper's BSB.
+    """
+
+    features: int
+    kernel_size: int = 3
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None = None) -> Array:
+        """Map [n, h, w, c] to [n, h, w, features]."""
+        x = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x)
+        return DepthwiseConv(self.kernel_size, dtype=self.dtype, name="dw")(x, valid)
+
+
+class BSRB(nn.Module):
+    """Blueprint shallow residual block: a BSConv plus its input."""
+
+    features: int
+    kernel_size: int = 3
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None = None) -> Array:
+        """Map [n, h, w, features] to [n, h, w, features]."""
+        y = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x)
+        y = DepthwiseConv(self.kernel_size, dtype=self.dtype, name="dw")(y, valid)
+        return y + x
+
+
+class RBSB(nn.Module):
+    """Re-parameterizable blueprint shallow block, in the form that is trained.
+
+    An identity beside the 1×1 convolution, an identity and a depthwise 1×1 beside the
+    depthwise one; `lkdn_jax.fold` turns it into a BSConv.
+    """
+
+    features: int
+    kernel_size: int = 3
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None = None) -> Array:
+        """Map [n, h, w, features] to [n, h, w, features]."""
+        y = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x) + x
+        dw = DepthwiseConv(self.kernel_size, dtype=self.dtype, name="dw")
+        rep1x1 = DepthwiseConv(1, dtype=self.dtype, name="rep1x1")
+        return dw(y, valid) + y + rep1x1(y)
+
+
+class LargeKernelAttention(nn.Module):
+    """Large kernel attention: the input times a 17×17 view of itself.
+
+    The kernel is decomposed into 1×1, depthwise 5×5, and depthwise 5×5 with dilation 3
+    (Guo et al., Visual Attention Network, 2022; in LKDN the 1×1 comes first).
+    """
+
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None = None) -> Array:
+        """Map [n, h, w, c] to [n, h, w, c]."""
+        dtype = self.dtype
+        y = Conv(x.shape[-1], dtype=dtype, name="pointwise")(x)
+        y = DepthwiseConv(5, dtype=dtype, name="depthwise")(y, valid)
+        y = DepthwiseConv(5, 3, dtype=dtype, name="depthwise_dilated")(y, valid)
+        return x * y
+
+
+def pixel_shuffle(x: Array, scale: int) -> Array:
+    """Rearrange [n, h, w, c·s²] into [n, h·s, w·s, c], PyTorch's order (c, s, s)."""
+    n, h, w, channels = x.shape
+    c = channels // scale**2
+    x = x.reshape(n, h, w, c, scale, scale)
+    return x.transpose(0, 1, 4, 2, 5, 3).reshape(n, h * scale, w * scale, c)
+
+
+class DirectUpsampler(nn.Module):
+    """A 3×3 convolution to 3·s² channels, then pixel shuffle."""
+
+    scale: int
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None = None) -> Array:
+        """Map features [n, h, w, c] to images [n, h·s, w·s, 3]."""
+        conv = Conv(3 * self.scale**2, 3, dtype=self.dtype, name="conv3")
+        return pixel_shuffle(conv(mask(x, valid)), self.scale)
+
+
+class RepUpsampler(nn.Module):
+    """The sum of a 1×1, a 3×3 and a 1×1-3×3 branch, then pixel shuffle.
+
+    The third branch widens to 2c and is padded by one pixel of its own bias, so that
+    the sum is one 3×3 convolution (`lkdn_jax.fold`).
+    """
+
+    scale: int
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, valid: Array | None = None) -> Array:
+        """Map features [n, h, w, c] to images [n, h·s, w·s, 3]."""
+        out, widened = 3 * self.scale**2, 2 * x.shape[-1]
+        dtype = self.dtype
+        x = mask(x, valid)
+        y = Conv(out, dtype=dtype, name="conv1")(x)
+        y += Conv(out, 3, dtype=dtype, name="conv3")(x)
+        # A 1×1 convolution of zeros is its bias: pad first, and the border is right.
+        z = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        z = Conv(widened, dtype=dtype, name="conv1x1")(z)
+        y += Conv(out, 3, padding="VALID", dtype=dtype, name="conv3x3")(z)
+        return pixel_shuffle(y, self.scale)

@@ -1,0 +1,1 @@
+"""Array operations that have more than one implementation."""

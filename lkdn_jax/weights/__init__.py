@@ -1,0 +1,1 @@
+"""Parameter files: published names and our tree, readers and writers."""

@@ -1,0 +1,172 @@
+"""Load and save networks: `.pth`, `.safetensors` and `.msgpack` files.
+
+A `.msgpack` holds {"format", "architecture", "params"}; a `.safetensors` the same with
+the first two in its metadata. Either is all that is needed to use the network.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from flax import serialization
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from lkdn_jax.errors import InputError
+from lkdn_jax.files import atomic_write
+from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.weights.published import (
+    check_params,
+    deduce_architecture,
+    from_published,
+    to_published,
+)
+from lkdn_jax.weights.torch_file import read_pth
+
+_FORMAT = "lkdn_jax.1"
+_NOT_ARCHITECTURE = ("dtype", "parent", "name")  # fields that do not change parameters
+
+Params = dict[str, Any]
+
+
+def load(path: str | Path) -> tuple[LKDN, Params]:
+    """Load a network from a file.
+
+    Args:
+        path: A `.pth` as published with the paper (read without PyTorch, running
+            nothing it carries), or a `.safetensors` or `.msgpack`, with published or
+            our names. Without an architecture in the file it is deduced.
+
+    Returns:
+        The network and its parameters, float32, for
+        `model.apply({"params": params}, lr)`.
+
+    Raises:
+        InputError: No such file, an unknown suffix, a damaged file, or parameters that
+            do not fit the network, listed by name.
+    """
+    path = Path(path)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join(_READERS)
+        raise InputError(f"{path}: weights are read from {known} files")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a file of weights")
+    architecture, params = reader(path)
+    try:
+        model = LKDN(**(architecture or deduce_architecture(params)))
+        check_params(params, _expected(model))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: its architecture {architecture} is none this version knows; "
+            "update lkdn_jax or export the file again"
+        ) from error
+    return model, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+
+
+def save(
+    path: str | Path,
+    model: LKDN,
+    params: Mapping[str, Any],
+    *,
+    names: Literal["ours", "published"] = "ours",
+) -> None:
+    """Save a network, whole or not at all.
+
+    Args:
+        path: A `.msgpack` or `.safetensors` file; one that is there is replaced.
+        model: The network; its architecture and scale go into the file.
+        params: Its parameters.
+        names: `published` writes a `.safetensors` under the authors' names and layouts,
+            for `load_state_dict` in PyTorch.
+
+    Raises:
+        InputError: Another suffix, `published` for a `.msgpack`, parameters that do
+            not fit the network, or a file that cannot be written.
+    """
+    path = Path(path)
+    check_params(params, _expected(model))
+    architecture = {
+        field.name: getattr(model, field.name)
+        for field in dataclasses.fields(model)
+        if field.name not in _NOT_ARCHITECTURE
+    }
+    arrays: Params = jax.tree.map(np.asarray, dict(params))
+    suffix = path.suffix.lower()
+    if suffix == ".msgpack" and names == "ours":
+        content = serialization.msgpack_serialize(
+            {"format": _FORMAT, "architecture": architecture, "params": arrays}
+        )
+    elif suffix == ".safetensors":
+        content = safetensors.numpy.save(
+            to_published(model, arrays) if names == "published" else _dotted(arrays),
+            {"format": _FORMAT, "architecture": json.dumps(architecture)},
+        )
+    else:
+        raise InputError(
+            f"{path}: weights are saved as .msgpack or .safetensors, and under the "
+            "published names as .safetensors"
+        )
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def _expected(model: LKDN) -> Params:
+    lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    return jax.eval_shape(lambda lr: model.init(jax.random.key(0), lr), lr)["params"]
+
+
+def _dotted(params: Params) -> dict[str, np.ndarray]:
+    return {
+        name: np.ascontiguousarray(array)
+        for name, array in flatten_dict(params, sep=".").items()
+    }
+
+
+def _read_pth(path: Path) -> tuple[None, Params]:
+    return None, from_published(read_pth(path))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any] | None, Params]:
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        architecture = json.loads(metadata.get("architecture", "null"))
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a .safetensors file, or its architecture or tensors are "
+            f"damaged ({error}); export it again"
+        ) from error
+    if any(name.endswith(".weight") for name in arrays):
+        return architecture, from_published(arrays)
+    return architecture, unflatten_dict(arrays, sep=".")
+
+
+def _read_msgpack(path: Path) -> tuple[dict[str, Any], Params]:
+    try:
+        content = serialization.msgpack_restore(path.read_bytes())
+    except Exception as error:  # msgpack's errors have no common base
+        raise InputError(
+            f"{path}: not a .msgpack file, or damaged ({error}); export it again"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise InputError(
+            f"{path}: a .msgpack, but not one that export.py or lkdn_jax.save wrote"
+        )
+    return content["architecture"], content["params"]
+
+
+_READERS = {
+    ".pth": _read_pth,
+    ".safetensors": _read_safetensors,
+    ".msgpack": _read_msgpack,
+}

@@ -1,0 +1,165 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import lkdn_jax
+from lkdn_jax import LKDN, InputError
+from lkdn_jax.data.bicubic import downscale, upscale
+from lkdn_jax.data.images import read_rgb
+from lkdn_jax.evaluation.benchmark import Options, evaluate_file, quantize
+from lkdn_jax.evaluation.metrics import psnr, rgb_to_y, ssim
+
+PUBLISHED = ["LKDN_x2", "LKDN_x3", "LKDN_x4", "LKDN-S_x4", "LKDN-S_del_rep_x4"]
+
+
+@pytest.fixture
+def weights(tmp_path, init):
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    path = tmp_path / "small.msgpack"
+    lkdn_jax.save(path, model, init(model)["params"])
+    return path
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Write two HR images, one of an odd size, and return their folder."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, size in (("a", (40, 44)), ("b", (37, 50))):
+        coarse = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
+        smooth = coarse.resize(size[::-1], Image.Resampling.BICUBIC)
+        smooth.save(folder / f"{name}.png")
+    return folder
+
+
+def write_pairs(folder, photographs, shrink):
+    folder.mkdir()
+    for file in photographs.iterdir():
+        hr = read_rgb(file)
+        hr = np.ascontiguousarray(hr[: hr.shape[0] // 2 * 2, : hr.shape[1] // 2 * 2])
+        Image.fromarray(hr).save(folder / f"{file.stem}_HR.png")
+        Image.fromarray(shrink(hr)).save(folder / f"{file.stem}_LR.png")
+    return folder
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_metrics_of_every_image(reference, name):
+    expected = json.loads((reference / "expected_metrics.json").read_text())[name]
+    compilations = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compilations.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        report = evaluate_file(
+            reference / "weights" / f"{name}.pth",
+            [reference / "benchmarks" / dataset for dataset in ("Set5", "Set14")],
+        )
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(compilations) <= 4
+    assert report["scale"] == int(name[-1])
+    for dataset, values in expected.items():
+        images = report["datasets"][dataset]["images"]
+        assert set(images) == set(values["images"])
+        for image, metrics in values["images"].items():
+            assert images[image]["psnr_y"] == pytest.approx(
+                metrics["psnr_y"], abs=0.001
+            )
+            assert images[image]["ssim_y"] == pytest.approx(metrics["ssim_y"], abs=1e-5)
+        assert report["datasets"][dataset]["notes"] == []
+        mean = report["datasets"][dataset]["mean"]["psnr_y"]
+        assert mean == pytest.approx(values["mean"]["psnr_y"], abs=0.001)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    ("lr_mode", "psnr_y"), [("matlab", 32.3949), ("basicsr", 32.3894)]
+)
+def test_lr_made_on_the_fly(reference, lr_mode, psnr_y):
+    report = evaluate_file(
+        reference / "weights" / "LKDN_x4.pth",
+        [reference / "benchmarks" / "Set5"],
+        options=Options(lr_mode=lr_mode),
+    )
+    mean = report["datasets"]["Set5"]["mean"]
+    assert mean["psnr_y"] == pytest.approx(psnr_y, abs=1e-4)
+    assert mean["bicubic_psnr_y"] == pytest.approx(28.42, abs=0.02)
+
+
+def test_report_is_what_the_files_say(tmp_path, weights, photographs):
+    options = Options(rgb=True, save_images=tmp_path / "out")
+    steps = []
+    report = evaluate_file(
+        weights,
+        [photographs],
+        options=options,
+        progress=lambda *step: steps.append(step),
+    )
+    model, params = lkdn_jax.load(weights)
+    rows = report["datasets"]["photos"]["images"]
+    assert list(rows) == ["a.png", "b.png"]
+    for name, row in rows.items():
+        hr = read_rgb(photographs / name)
+        hr = np.ascontiguousarray(hr[: hr.shape[0] // 2 * 2, : hr.shape[1] // 2 * 2])
+        lr = downscale(hr, 2)
+        with jax.default_matmul_precision("highest"):
+            sr = jax.jit(model.apply)({"params": params}, lr[None] / np.float32(255))[0]
+        saved = read_rgb(tmp_path / "out" / "photos" / name)
+        exact = np.clip(np.asarray(sr, np.float64), 0, 1) * 255
+        assert np.abs(saved - exact).max() <= 0.5 + 1e-3
+        y, hr_y = rgb_to_y(saved), rgb_to_y(hr)
+        assert row["psnr_y"] == psnr(y, hr_y, 2)
+        assert row["ssim_y"] == ssim(y, hr_y, 2)
+        assert row["psnr_rgb"] == psnr(saved, hr, 2)
+        assert row["ssim_rgb"] == ssim(saved, hr, 2)
+        assert row["bicubic_psnr_y"] == psnr(rgb_to_y(upscale(lr, 2)), hr_y, 2)
+        assert 0 < row["seconds_per_megapixel"] < 1000
+    for metric, value in report["datasets"]["photos"]["mean"].items():
+        assert value == pytest.approx(np.mean([row[metric] for row in rows.values()]))
+    assert steps[0][1:] == (0, 2)
+    assert steps[-1] == ("photos", 2, 2)
+
+
+def test_says_what_a_foreign_interpolation_costs(tmp_path, weights, photographs):
+    same = write_pairs(tmp_path / "same", photographs, lambda hr: downscale(hr, 2))
+    area = write_pairs(
+        tmp_path / "area",
+        photographs,
+        lambda hr: np.rint(
+            hr.reshape(hr.shape[0] // 2, 2, hr.shape[1] // 2, 2, 3).mean(axis=(1, 3))
+        ).astype(np.uint8),
+    )
+    report = evaluate_file(weights, [same, area])["datasets"]
+    assert report["same"]["notes"] == []
+    (note,) = report["area"]["notes"]
+    assert note.startswith("2 of 2 LR files were not made with MATLAB's bicubic")
+    assert "OpenCV's INTER_AREA" in note
+    gap = report["same"]["mean"]["psnr_y"] - report["area"]["mean"]["psnr_y"]
+    assert f"costs {gap:.4f} dB" in note
+
+
+def test_refuses_a_network_that_diverged(tmp_path, photographs, init):
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    params = jax.tree.map(lambda leaf: leaf * np.nan, init(model)["params"])
+    lkdn_jax.save(tmp_path / "nan.msgpack", model, params)
+    with pytest.raises(InputError, match=r"a\.png: the network's output is not finite"):
+        evaluate_file(tmp_path / "nan.msgpack", [photographs])
+
+
+def test_refuses_two_datasets_of_one_name(weights, photographs):
+    with pytest.raises(InputError, match="two have one name"):
+        evaluate_file(weights, [photographs, photographs])
+
+
+def test_quantize_rounds_and_clips():
+    sr = np.array([[[-1.0, 0.4999 / 255, 0.5001 / 255], [1.5, 254.4 / 255, 1.0]]])
+    pair = type("Pair", (), {"name": "a"})
+    np.testing.assert_array_equal(quantize(sr, pair), [[[0, 0, 1], [255, 254, 255]]])

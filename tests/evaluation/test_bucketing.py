@@ -1,0 +1,60 @@
+import jax
+import numpy as np
+import pytest
+
+from lkdn_jax import LKDN
+from lkdn_jax.evaluation.bucketing import BucketedUpscaler, cover_sizes
+
+
+def test_covers_all_sizes_with_few_shapes():
+    rng = np.random.default_rng(0)
+    sizes = [tuple(size) for size in rng.integers(20, 200, (30, 2)).tolist()]
+    for shapes in (1, 3, 4):
+        cover = cover_sizes(sizes, shapes)
+        assert len(cover) <= shapes
+        for h, w in sizes:
+            assert any(h <= height and w <= width for height, width in cover)
+
+
+def test_wastes_nothing_it_need_not():
+    sizes = [(10, 20), (10, 20), (21, 10), (100, 100), (20, 10)]
+    assert {*cover_sizes(sizes, 4)} == {*sizes}
+    assert cover_sizes(sizes, 3) == [(10, 20), (21, 10), (100, 100)]
+    assert cover_sizes(sizes, 1) == [(100, 100)]
+
+
+def test_equals_each_image_alone_with_few_programs(init):
+    model = LKDN(scale=2, features=8, num_blocks=2)
+    variables = init(model)
+    rng = np.random.default_rng(0)
+    sizes = [(9, 12), (16, 11), (10, 12), (17, 11), (1, 1), (12, 12)]
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    upscaler = BucketedUpscaler(model, variables["params"], sizes, max_programs=2)
+    assert len(upscaler.shapes) == 2
+    for image in images:
+        alone = jax.jit(model.apply)(variables, image[None] / np.float32(255))[0]
+        np.testing.assert_allclose(upscaler(image), alone, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="larger than all of"):
+        upscaler(np.zeros((18, 3, 3), np.uint8))
+
+
+def test_compiles_one_program_a_shape(init):
+    compilations = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compilations.append(duration)
+
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    params = init(model)["params"]
+    rng = np.random.default_rng(1)
+    sizes = [tuple(size) for size in rng.integers(5, 40, (14, 2)).tolist()]
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        upscaler = BucketedUpscaler(model, params, sizes)
+        for size in sizes:
+            upscaler(np.zeros((*size, 3), np.uint8))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(upscaler.shapes) == 4
+    assert len(compilations) == 4

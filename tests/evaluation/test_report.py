@@ -1,0 +1,87 @@
+import csv
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from lkdn_jax import InputError
+from lkdn_jax.evaluation.report import check_output, print_report, write_report
+
+
+def row(psnr_y):
+    return {
+        "psnr_y": psnr_y,
+        "ssim_y": 0.9,
+        "bicubic_psnr_y": 28.5,
+        "seconds_per_megapixel": 0.25,
+    }
+
+
+REPORT = {
+    "weights": "some/LKDN_x4.pth",
+    "scale": 4,
+    "lr_mode": "auto",
+    "datasets": {
+        "Set|5": {
+            "mean": row(32.5),
+            "images": {"a.png": row(32.0), "bé.png": row(33.0)},
+            "notes": ["one line"],
+        }
+    },
+}
+
+
+def test_json_is_the_report(tmp_path):
+    write_report(tmp_path / "r.json", REPORT)
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8")) == REPORT
+
+
+def test_json_has_null_for_infinity(tmp_path):
+    report = REPORT | {
+        "datasets": {"d": {"mean": row(math.inf), "images": {}, "notes": []}}
+    }
+    write_report(tmp_path / "r.json", report)
+    read = json.loads((tmp_path / "r.json").read_text())
+    assert read["datasets"]["d"]["mean"]["psnr_y"] is None
+
+
+def test_csv_has_a_row_an_image_and_a_mean(tmp_path):
+    write_report(tmp_path / "r.csv", REPORT)
+    with (tmp_path / "r.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["dataset"], r["image"], float(r["psnr_y"])) for r in rows] == [
+        ("Set|5", "a.png", 32.0),
+        ("Set|5", "bé.png", 33.0),
+        ("Set|5", "mean", 32.5),
+    ]
+
+
+def test_markdown_is_a_table(tmp_path):
+    write_report(tmp_path / "r.md", REPORT)
+    lines = (tmp_path / "r.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# LKDN_x4.pth, ×4"
+    assert lines[2].split(" | ")[2] == "PSNR-Y"
+    assert lines[4] == r"| Set\|5 | a.png | 32.0000 | 0.90000 | 28.5000 | 0.25 |"
+    assert len({line.replace(r"\|", "").count("|") for line in lines[2:7]}) == 1
+    assert lines[-1] == "Set|5: one line."
+
+
+def test_prints_means_and_notes():
+    console = Console(width=100, record=True, quiet=True)
+    with console.capture() as capture:
+        console.quiet = False
+        print_report(REPORT, console)
+    text = capture.get()
+    assert "LKDN_x4.pth, ×4" in text
+    assert "32.5000" in text
+    assert "33.0000" not in text
+    assert "note: Set|5: one line" in text
+
+
+def test_refuses_an_unknown_suffix_before_the_work(tmp_path):
+    with pytest.raises(InputError, match=r"is written as \.json, \.md, \.csv"):
+        check_output(tmp_path / "report.doc")
+    with pytest.raises(InputError, match="is written as"):
+        write_report(tmp_path / "report", REPORT)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,48 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lkdn_jax import LKDN, complexity, fold, folded_model, lkdn_s
+
+
+def params_of(model):
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))[
+        "params"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scale", "parameters"), [(2, 303_812), (3, 311_387), (4, 321_992)]
+)
+def test_lkdn_has_the_published_number_of_parameters(scale, parameters):
+    model = LKDN(scale=scale)
+    assert complexity(model, params_of(model)).parameters == parameters
+
+
+def test_lkdn_s_has_the_published_number_of_parameters(init):
+    model = lkdn_s()
+    params = init(model)["params"]
+    assert complexity(model, params).parameters == 172_449
+    assert complexity(folded_model(model), fold(params)).parameters == 129_177
+
+
+def test_lkdn_x4_has_the_published_multiply_adds():
+    model = LKDN()
+    count = complexity(model, params_of(model), (1280, 720)).multiply_adds
+    assert 18.2e9 <= count <= 18.3e9
+
+
+def test_counts_by_hand():
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    cost = complexity(model, params_of(model), (20, 12))
+    pixels = 10 * 6
+    weights = (
+        12 * 4 + 9 * 4  # fea_conv
+        + 3 * (4 * 2 + 4 * 4 + 9 * 4) + 4 * 2 + 9 * 2  # c1_d, c1_r … c4
+        + 8 * 4 + (4 * 4 + 25 * 4 + 25 * 4) + 4 * 4  # c5, atten, c6
+        + 4 * 4 + 4 * 4 + 9 * 4 + 9 * 4 * 12  # c1, c2, upsampler
+    )  # fmt: skip
+    outputs = 8 + 3 * (2 + 8) + 4 + 4 + 12 + 4 + 4 + 8 + 12
+    assert cost.multiply_adds == pixels * weights
+    assert cost.activations == pixels * outputs
+    assert "20×12" in str(cost)

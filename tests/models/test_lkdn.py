@@ -1,0 +1,131 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lkdn_jax
+from lkdn_jax import LKDN, lkdn_s
+
+SMALL = {"features": 8, "num_blocks": 2}
+
+
+def random_lr(*shape, seed=0):
+    return jax.random.uniform(jax.random.key(seed), shape)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize(
+    "name", ["LKDN_x2", "LKDN_x3", "LKDN_x4", "LKDN-S_x4", "LKDN-S_del_rep_x4"]
+)
+def test_computes_what_the_published_network_computes(reference, name):
+    model, params = lkdn_jax.load(reference / "weights" / f"{name}.pth")
+    expected = np.load(reference / "forward" / f"{name}.npz")
+
+    @jax.jit
+    def forward(params, lr):
+        return model.apply(
+            {"params": params}, lr, capture_intermediates=True, mutable="intermediates"
+        )
+
+    sr, state = forward(params, expected["noise_lr"][None])
+    assert np.abs(sr[0] - expected["noise_sr"]).max() <= 2e-5
+    for module in ("fea_conv", "B1", "c2"):
+        inner = state["intermediates"][module]["__call__"][0]
+        assert np.abs(inner[0] - expected[f"noise_{module}"]).max() <= 2e-5, module
+    sr, _ = forward(params, expected["crop_lr"][None])
+    assert np.abs(sr[0] - expected["crop_sr"]).max() <= 2e-5
+
+
+@pytest.mark.parametrize("shallow_block", ["BSB", "BSRB", "RBSB"])
+@pytest.mark.parametrize("upsampler", ["direct", "rep"])
+def test_all_sizes_are_arguments(init, shallow_block, upsampler):
+    model = LKDN(
+        scale=5,
+        features=10,
+        num_blocks=3,
+        distilled=4,
+        attention_features=6,
+        shallow_block=shallow_block,
+        upsampler=upsampler,
+    )
+    variables = init(model)
+    params = variables["params"]
+    assert params["B3"]["c4"]["pw"]["kernel"].shape == (1, 1, 10, 4)
+    assert params["B3"]["atten"]["depthwise"]["kernel"].shape == (5, 5, 1, 6)
+    assert params["c1"]["kernel"].shape == (1, 1, 30, 10)
+    sr = jax.jit(model.apply)(variables, random_lr(2, 7, 4, 3))
+    assert sr.shape == (2, 35, 20, 3)
+
+
+@pytest.mark.parametrize("model", [LKDN(**SMALL), lkdn_s(**SMALL)], ids=["BSB", "RBSB"])
+def test_masked_padding_changes_nothing(init, model):
+    variables = init(model)
+    lr = random_lr(1, 11, 9, 3)
+    alone = jax.jit(model.apply)(variables, lr)
+    padded = jnp.pad(lr, ((0, 0), (0, 6), (0, 5), (0, 0)), constant_values=0.7)
+    valid = jnp.zeros((1, 17, 14, 1), bool).at[:, :11, :9].set(True)
+    out = jax.jit(model.apply)(variables, padded, valid)
+    np.testing.assert_allclose(out[:, :44, :36], alone, atol=2e-6)
+
+
+def test_jit_vmap_and_grad(init):
+    model = LKDN(**SMALL)
+    variables = init(model)
+    lr = random_lr(3, 9, 8, 3)
+    eager = model.apply(variables, lr)
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, lr), eager, atol=2e-6)
+    one_by_one = jax.vmap(lambda x: model.apply(variables, x[None])[0])(lr)
+    np.testing.assert_allclose(one_by_one, eager, atol=2e-6)
+
+    weight = jax.random.normal(jax.random.key(2), eager.shape)
+    # Finite differences need float64, and Flax's LayerNorm then mixes dtypes.
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        variables, lr, weight = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf, jnp.float64), (variables, lr, weight)
+        )
+
+        @jax.jit
+        def loss(lr):
+            return (model.apply(variables, lr) * weight).sum()
+
+        step, direction = 1e-6, jax.random.normal(jax.random.key(3), lr.shape)
+        ahead, behind = loss(lr + step * direction), loss(lr - step * direction)
+        slope = float((jax.grad(loss)(lr) * direction).sum())
+    assert slope == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-6)
+
+
+def test_bf16_computes_in_bf16_and_keeps_float32_parameters(init):
+    model = LKDN(**SMALL, dtype=jnp.bfloat16)
+    variables = init(model)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    lr = random_lr(1, 12, 12, 3)
+    sr, state = jax.jit(partial(model.apply, capture_intermediates=True))(variables, lr)
+    exact = jax.jit(model.clone(dtype=None).apply)(variables, lr)
+    assert sr.dtype == jnp.float32
+    assert 0 < np.abs(sr - exact).max() < 0.02 * np.abs(exact).max()
+    for module in ("fea_conv", "B1", "c2"):
+        inner = state["intermediates"][module]["__call__"][0]
+        assert inner.dtype == jnp.bfloat16
+
+
+@pytest.mark.reference
+def test_bf16_on_a_real_image(reference):
+    model, params = lkdn_jax.load(reference / "weights" / "LKDN_x4.pth")
+    expected = np.load(reference / "forward" / "LKDN_x4.npz")
+    half = model.clone(dtype=jnp.bfloat16)
+    sr = jax.jit(half.apply)({"params": params}, expected["crop_lr"][None])[0]
+    rms = float(np.sqrt(np.mean((sr - expected["crop_sr"]) ** 2)))
+    assert rms < 0.004  # one grey level of 255
+
+
+def test_refuses_what_it_cannot_upscale(init):
+    model = LKDN(**SMALL)
+    variables = init(model)
+    with pytest.raises(TypeError, match="divide 8-bit images by 255"):
+        model.apply(variables, jnp.zeros((1, 8, 8, 3), jnp.uint8))
+    with pytest.raises(ValueError, match=r"LKDN takes \[n, h, w, 3\]"):
+        model.apply(variables, jnp.zeros((8, 8, 3)))
+    with pytest.raises(ValueError, match="unknown 'XSB': use one of BSB, BSRB, RBSB"):
+        init(LKDN(**SMALL, shallow_block="XSB"))  # type: ignore[arg-type]

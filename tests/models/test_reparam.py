@@ -1,0 +1,67 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lkdn_jax
+from lkdn_jax import LKDN, fold, fold_difference, folded_model, lkdn_s
+from lkdn_jax.models import reparam
+
+
+@pytest.mark.reference
+def test_folds_the_published_lkdn_s_as_the_authors_did(reference):
+    weights = reference / "weights"
+    model, params = lkdn_jax.load(weights / "LKDN-S_x4.pth")
+    authors_model, authors = lkdn_jax.load(weights / "LKDN-S_del_rep_x4.pth")
+    folded = fold(params)
+    assert folded_model(model) == authors_model
+    assert jax.tree.structure(folded) == jax.tree.structure(authors)
+    for ours, theirs in zip(
+        jax.tree.leaves(folded), jax.tree.leaves(authors), strict=True
+    ):
+        assert np.abs(ours - theirs).max() <= 1e-6
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+@pytest.mark.parametrize(("features", "num_blocks"), [(6, 1), (10, 3)])
+def test_folds_any_width_depth_and_scale(init, scale, features, num_blocks):
+    model = lkdn_s(scale, features=features, num_blocks=num_blocks)
+    params = init(model)["params"]
+    folded = fold(params)
+    expected = jax.eval_shape(
+        folded_model(model).init, jax.random.key(0), jnp.zeros((1, 8, 8, 3))
+    )["params"]
+    assert jax.tree.map(jnp.shape, folded) == jax.tree.map(jnp.shape, expected)
+    assert fold_difference(model, params, size=12) < 1e-5
+
+
+def test_difference_sees_a_wrong_fold(init, monkeypatch):
+    model = lkdn_s(2, features=6, num_blocks=1)
+    params = init(model)["params"]
+
+    def wrong(params):
+        conv = right(params)["conv3"]
+        return {"conv3": conv | {"bias": conv["bias"] + 0.01}}
+
+    right = reparam._fold_upsampler
+    monkeypatch.setattr(reparam, "_fold_upsampler", wrong)
+    assert fold_difference(model, params, size=12) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_leaves_alone_what_cannot_be_folded(init):
+    model = LKDN(scale=2, features=6, num_blocks=2, shallow_block="BSRB")
+    params = init(model)["params"]
+    folded = fold(params)
+    assert folded_model(model) == model
+    for ours, theirs in zip(
+        jax.tree.leaves(folded), jax.tree.leaves(params), strict=True
+    ):
+        assert ours is theirs
+
+
+def test_is_pure_and_idempotent(init):
+    params = init(lkdn_s(2, features=6, num_blocks=1))["params"]
+    before = jax.tree.map(np.array, params)
+    once = fold(params)
+    jax.tree.map(np.testing.assert_array_equal, before, params)
+    jax.tree.map(np.testing.assert_array_equal, fold(once), once)

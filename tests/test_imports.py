@@ -1,0 +1,69 @@
+"""Imports run downhill: each part of the package imports only what lies below it."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# From the bottom up; `evaluation.metrics` is named because it must know no jax.
+LAYERS = [
+    ("errors",),
+    ("files",),
+    ("data", "evaluation.metrics", "evaluation.figures"),
+    ("ops",),
+    ("models",),
+    ("weights",),
+    ("evaluation",),
+    ("cli",),
+    ("demo",),
+]
+WITHOUT_JAX = {"errors", "files", "cli", "data", "evaluation.metrics"}
+
+
+def layer_of(module: str) -> int:
+    name = module.removeprefix("lkdn_jax").removeprefix(".")
+    if not name:
+        return len(LAYERS)  # the package itself re-exports
+    matches = [
+        (len(part), level)
+        for level, parts in enumerate(LAYERS)
+        for part in parts
+        if name == part or name.startswith(f"{part}.")
+    ]
+    assert matches, f"{module} is in no layer: add it to LAYERS"
+    return max(matches)[1]
+
+
+def imports(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    found = {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
+    return found | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+
+
+def modules() -> dict[str, Path]:
+    files = (ROOT / "lkdn_jax").rglob("*.py")
+    return {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): file
+        for file in files
+    }
+
+
+def test_imports_run_downhill():
+    for module, file in modules().items():
+        for imported in imports(file):
+            if imported.split(".")[0] == "lkdn_jax":
+                assert layer_of(imported) <= layer_of(module), (module, imported)
+
+
+def test_data_and_metrics_know_no_jax():
+    for module, file in modules().items():
+        name = module.removeprefix("lkdn_jax.")
+        if any(name == part or name.startswith(f"{part}.") for part in WITHOUT_JAX):
+            roots = {imported.split(".")[0] for imported in imports(file)}
+            assert not roots & {"jax", "flax", "jaxlib"}, module
+
+
+def test_scripts_are_thin():
+    for script in ROOT.glob("*.py"):
+        assert len(script.read_text().splitlines()) <= 70, script.name

@@ -1,0 +1,208 @@
+"""The scripts as a user runs them: exit codes, one-line errors, whole files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lkdn_jax
+from lkdn_jax import LKDN, lkdn_s
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*args, **env):
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def assert_one_line_error(result, *parts):
+    assert result.returncode != 0
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    for part in ("error: ", *parts):
+        assert part in lines[0]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory, init):
+    folder = tmp_path_factory.mktemp("weights")
+    for name, model in (
+        ("x2", LKDN(scale=2, features=4, num_blocks=1)),
+        ("s_x2", lkdn_s(2, features=4, num_blocks=1)),
+    ):
+        lkdn_jax.save(folder / f"{name}.msgpack", model, init(model)["params"])
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "Sét"
+    folder.mkdir()
+    for name in "ab":
+        image = rng.integers(0, 256, (30, 34, 3), np.uint8)
+        Image.fromarray(image).save(folder / f"{name}.png")
+    return folder
+
+
+def test_evaluate_writes_a_report(tmp_path, weights, data):
+    output = tmp_path / "new" / "report.json"
+    result = run(
+        "evaluate.py", "--weights", weights / "x2.msgpack", "--data", data,
+        "--output", output, "--scale", 2,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    report = json.loads(output.read_text(encoding="utf-8"))
+    assert set(report["datasets"]["Sét"]["images"]) == {"a.png", "b.png"}
+    assert f"{report['datasets']['Sét']['mean']['psnr_y']:.4f}" in result.stdout
+
+
+def bad_input(name, weights, data):
+    """Return arguments of evaluate.py and what its one line of error must name."""
+    arguments = {"--weights": weights / "x2.msgpack", "--data": data}
+    expected = ()
+    if name == "missing folder":
+        arguments["--data"] = data / "none"
+        expected = (str(data / "none"),)
+    elif name == "no pairs":
+        arguments["--data"] = weights
+        expected = (str(weights), "no images")
+    elif name == "truncated image":
+        content = (data / "b.png").read_bytes()
+        (data / "b.png").write_bytes(content[: len(content) // 2])
+        expected = ("b.png", "truncated")
+    elif name == "sizes that do not match":
+        (data / "a.png").rename(data / "a_HR.png")
+        (data / "b.png").rename(data / "a_LR.png")
+        expected = ("a_LR.png is 30x34", "must be 15x17")
+    elif name == "weights of another scale":
+        arguments["--scale"] = 4
+        expected = ("weights for scale 2",)
+    elif name == "text as weights":
+        arguments["--weights"] = data / "weights.msgpack"
+        (data / "weights.msgpack").write_text("These are no weights.\n")
+        expected = ("weights.msgpack",)
+    elif name == "half a msgpack":
+        content = (weights / "x2.msgpack").read_bytes()
+        arguments["--weights"] = data / "half.msgpack"
+        (data / "half.msgpack").write_bytes(content[: len(content) // 2])
+        expected = ("half.msgpack", "damaged")
+    elif name == "unknown report":
+        arguments["--output"] = data / "report.doc"
+        expected = ("report.doc", ".json, .md, .csv")
+    elif name == "unknown flag":
+        arguments["--weight"] = 1
+        expected = ("--weight", "--help")
+    return arguments, expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "missing folder",
+        "no pairs",
+        "truncated image",
+        "sizes that do not match",
+        "weights of another scale",
+        "text as weights",
+        "half a msgpack",
+        "unknown report",
+        "unknown flag",
+    ],
+)
+def test_evaluate_on_bad_input(tmp_path, weights, data, name):
+    report = tmp_path / "report.json"
+    report.write_text("what was there")
+    arguments, expected = bad_input(name, weights, data)
+    arguments = {"--output": report} | arguments
+    flat = [word for flag in arguments.items() for word in flag]
+    assert_one_line_error(run("evaluate.py", *flat), *expected)
+    assert report.read_text() == "what was there"
+    assert {file.name for file in tmp_path.iterdir()} == {"report.json", "Sét"}
+
+
+def test_a_report_is_whole_or_absent(tmp_path, weights, data):
+    report = tmp_path / "report.json"
+    report.write_text("what was there")
+    limited = (
+        "import resource, runpy, signal, sys;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100));"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    result = run(
+        "-c", limited, "evaluate.py", "--weights", weights / "x2.msgpack",
+        "--data", data, "--output", report,
+    )  # fmt: skip
+    assert_one_line_error(result, "report.json", "File too large")
+    assert report.read_text() == "what was there"
+    assert {file.name for file in tmp_path.iterdir()} == {"report.json", "Sét"}
+
+
+def test_export_folds(tmp_path, weights):
+    output = tmp_path / "folded.msgpack"
+    result = run("export.py", "--weights", weights / "s_x2.msgpack", "--output", output)
+    assert result.returncode == 0, result.stderr
+    model, _ = lkdn_jax.load(output)
+    assert model == LKDN(scale=2, features=4, num_blocks=1)
+    assert (
+        result.stdout.count("parameters") == result.stdout.count("multiply-adds") == 2
+    )
+    assert "largest difference" in result.stdout
+
+
+def test_export_without_folding_is_bit_equal(tmp_path, weights):
+    source, output = weights / "s_x2.msgpack", tmp_path / "same.msgpack"
+    result = run("export.py", "--weights", source, "--output", output, "--no-fold")
+    assert result.returncode == 0, result.stderr
+    assert output.read_bytes() == source.read_bytes()
+    assert "largest difference" not in result.stdout
+
+
+def test_export_refuses_what_does_not_fold_exactly(tmp_path, init):
+    model = lkdn_s(2, features=4, num_blocks=1)
+    params = init(model)["params"]
+    for branch in params["upsampler"].values():
+        branch["kernel"] *= 1e4
+    lkdn_jax.save(tmp_path / "huge.msgpack", model, params)
+    output = tmp_path / "folded.msgpack"
+    result = run(
+        "export.py", "--weights", tmp_path / "huge.msgpack", "--output", output
+    )
+    assert_one_line_error(result, "folding changes the output by", "--no-fold")
+    assert not output.exists()
+
+
+@pytest.mark.reference
+def test_demo(tmp_path, reference):
+    pytest.importorskip("skimage.data")
+    result = run(
+        "-m", "lkdn_jax.demo", "--output", tmp_path, LKDN_REFERENCE=str(reference)
+    )
+    assert result.returncode == 0, result.stderr
+    picture = tmp_path / "chelsea.png"
+    assert str(picture) in result.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    for dataset in report["datasets"].values():
+        for row in dataset["images"].values():
+            assert row["psnr_y"] > row["bicubic_psnr_y"] + 1
+    with Image.open(picture) as image:
+        assert image.size == (4 * 480 + 3 * 8, 480 + 32)
+
+
+def test_demo_without_weights_says_where_they_are(tmp_path):
+    result = run("-m", "lkdn_jax.demo", LKDN_REFERENCE=str(tmp_path))
+    assert_one_line_error(result, "https://github.com/stella-von/LKDN", "WEIGHTS=")

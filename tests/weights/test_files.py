@@ -1,0 +1,145 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import lkdn_jax
+from lkdn_jax import LKDN, InputError, lkdn_s
+from lkdn_jax.weights.published import to_published
+from lkdn_jax.weights.torch_file import read_pth
+
+MODELS = {
+    "LKDN": LKDN(scale=3, features=8, num_blocks=2),
+    "LKDN-S": lkdn_s(2, features=6, num_blocks=5),
+    "folded": LKDN(scale=4, features=6, num_blocks=5),
+    "odd": LKDN(
+        scale=1, features=9, num_blocks=1, distilled=2, attention_features=5,
+        upsampler="rep",
+    ),
+}  # fmt: skip
+PUBLISHED = ["LKDN_x2", "LKDN_x3", "LKDN_x4", "LKDN-S_x4", "LKDN-S_del_rep_x4"]
+
+
+def assert_equal(params, others):
+    assert jax.tree.structure(params) == jax.tree.structure(others)
+    jax.tree.map(np.testing.assert_array_equal, params, others)
+
+
+def complete(model):
+    """Return the model with its defaults written out, as a file has them."""
+    return model.clone(
+        distilled=model.distilled or model.features // 2,
+        attention_features=model.attention_features or model.features,
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("suffix", "names"),
+    [(".msgpack", "ours"), (".safetensors", "ours"), (".safetensors", "published")],
+)
+def test_saves_and_loads(tmp_path, init, name, suffix, names):
+    model, params = MODELS[name], init(MODELS[name])["params"]
+    path = tmp_path / f"ünïcode{suffix}"
+    lkdn_jax.save(path, model, params, names=names)
+    loaded, others = lkdn_jax.load(path)
+    assert loaded == model
+    assert_equal(others, params)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_deduces_the_network_from_a_pth(tmp_path, init, write_pth, name):
+    model, params = MODELS[name], init(MODELS[name])["params"]
+    write_pth(tmp_path / "a.pth", {"params_ema": to_published(model, params)})
+    loaded, others = lkdn_jax.load(tmp_path / "a.pth")
+    assert loaded == complete(model)
+    assert_equal(others, params)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_round_trips_of_published_weights(tmp_path, reference, name):
+    path = reference / "weights" / f"{name}.pth"
+    model, params = lkdn_jax.load(path)
+    for suffix in (".msgpack", ".safetensors"):
+        lkdn_jax.save(tmp_path / f"a{suffix}", model, params)
+        loaded, others = lkdn_jax.load(tmp_path / f"a{suffix}")
+        assert loaded == model
+        assert_equal(others, params)
+    lkdn_jax.save(tmp_path / "p.safetensors", model, params, names="published")
+    arrays = safetensors.numpy.load_file(tmp_path / "p.safetensors")
+    state = read_pth(path)
+    assert set(arrays) == set(state)
+    for key, array in state.items():
+        np.testing.assert_array_equal(arrays[key], array)
+
+
+def test_published_safetensors_without_metadata(tmp_path, init):
+    model, params = MODELS["LKDN-S"], init(MODELS["LKDN-S"])["params"]
+    path = tmp_path / "a.safetensors"
+    safetensors.numpy.save_file(to_published(model, params), path)
+    loaded, others = lkdn_jax.load(path)
+    assert loaded == complete(model)
+    assert_equal(others, params)
+
+
+def test_errors_list_missing_unexpected_and_misshapen_names(tmp_path, init, write_pth):
+    model, params = MODELS["LKDN"], init(MODELS["LKDN"])["params"]
+    state = to_published(model, params)
+    del state["B2.c5.bias"]
+    state["B1.extra.bias"] = np.zeros(3, np.float32)
+    state["c1.bias"] = np.zeros(7, np.float32)
+    write_pth(tmp_path / "a.pth", state)
+    with pytest.raises(InputError) as error:
+        lkdn_jax.load(tmp_path / "a.pth")
+    message = str(error.value)
+    for problem in ("-B2.c5.bias", "+B1.extra.bias", "!c1.bias [7] instead of [8]"):
+        assert problem in message
+    assert "\n" not in message
+
+
+@pytest.mark.reference
+def test_another_network_is_refused(reference):
+    with pytest.raises(InputError, match="not the weights of an LKDN"):
+        lkdn_jax.load(reference / "weights" / "BSRN_x4.pth")
+
+
+@pytest.mark.parametrize("suffix", [".msgpack", ".safetensors"])
+def test_damaged_files(tmp_path, init, suffix):
+    model, params = MODELS["LKDN"], init(MODELS["LKDN"])["params"]
+    path = tmp_path / f"a{suffix}"
+    lkdn_jax.save(path, model, params)
+    content = path.read_bytes()
+    for damaged in (b"", b"a text file\n", content[: len(content) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"damaged|not one that") as error:
+            lkdn_jax.load(path)
+        assert "\n" not in str(error.value)
+
+
+def test_unknown_architecture(tmp_path, init):
+    model, params = MODELS["LKDN"], init(MODELS["LKDN"])["params"]
+    path = tmp_path / "a.safetensors"
+    arrays = to_published(model, params)
+    for text in ('{"depth": 3}', '{"shallow_block": "X"}', "[1]", "{"):
+        safetensors.numpy.save_file(arrays, path, {"architecture": text})
+        with pytest.raises(InputError, match="architecture"):
+            lkdn_jax.load(path)
+
+
+def test_names_that_cannot_be_read_or_written(tmp_path, init):
+    model, params = MODELS["LKDN"], init(MODELS["LKDN"])["params"]
+    (tmp_path / "weights.txt").write_text("x")
+    with pytest.raises(InputError, match=r"are read from \.pth, \.safetensors"):
+        lkdn_jax.load(tmp_path / "weights.txt")
+    with pytest.raises(InputError, match="no such file"):
+        lkdn_jax.load(tmp_path / "none.pth")
+    for name, names in (("a.pth", "ours"), ("a.msgpack", "published")):
+        with pytest.raises(InputError, match=r"saved as \.msgpack or"):
+            lkdn_jax.save(tmp_path / name, model, params, names=names)
+    with pytest.raises(InputError, match="do not fit the network"):
+        lkdn_jax.save(tmp_path / "a.msgpack", lkdn_s(), params)
+    assert jax.tree.leaves(params)[0].dtype == jnp.float32
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.txt"]
