@@ -44,9 +44,10 @@ def main() -> None:
             options=options,
             progress=progress,
         )
-    print_report(report, Console())
     if flags.output:
         write_report(flags.output, report)
+    print_report(report, Console())
+    if flags.output:
         print(f"wrote {flags.output}")
 
 

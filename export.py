@@ -29,8 +29,10 @@ def main() -> None:
     flags = parse().parse_args()
     result = export(flags.weights, flags.output, folded=flags.fold, names=flags.names)
     print(f"before\n{result.before}")
-    if result.difference is not None:
-        print(f"folded\n{result.after}")
+    print(f"after\n{result.after}")
+    if result.difference is None:
+        print("nothing was folded")
+    else:
         print(f"largest difference of the outputs: {result.difference:.1e}")
     print(f"wrote {flags.output}")
 

@@ -1,10 +1,14 @@
 """LKDN, the Large Kernel Distillation Network, in JAX."""
 
-from lkdn_jax.errors import InputError
-from lkdn_jax.models.complexity import Complexity, complexity
-from lkdn_jax.models.lkdn import LKDN, lkdn_s
-from lkdn_jax.models.reparam import fold, fold_difference, folded_model
-from lkdn_jax.weights.files import load, save
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lkdn_jax.errors import InputError
+    from lkdn_jax.models.complexity import Complexity, complexity
+    from lkdn_jax.models.lkdn import LKDN, lkdn_s
+    from lkdn_jax.models.reparam import fold, fold_difference, folded_model
+    from lkdn_jax.weights.files import load, save
 
 __all__ = [
     "LKDN",
@@ -18,3 +22,28 @@ __all__ = [
     "load",
     "save",
 ]
+
+# Loaded when asked for: processes that only read images need no jax.
+_MODULES = {
+    "InputError": "errors",
+    "Complexity": "models.complexity",
+    "complexity": "models.complexity",
+    "LKDN": "models.lkdn",
+    "lkdn_s": "models.lkdn",
+    "fold": "models.reparam",
+    "fold_difference": "models.reparam",
+    "folded_model": "models.reparam",
+    "load": "weights.files",
+    "save": "weights.files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -25,13 +25,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     keeps its permissions; a new one gets what the umask leaves.
 
     Args:
-        path: the file to write; a link is followed.
+        path: The file to write; a link is followed.
 
     Yields:
         A binary file object, open for reading and writing.
 
     Raises:
-        InputError: the operating system refuses (full disk, missing permission, a
+        InputError: The operating system refuses (full disk, missing permission, a
             folder of that name), while opening, in the body, or while closing.
     """
     target = Path(os.path.realpath(path))

@@ -1,6 +1,8 @@
 """Imports run downhill: each part of the package imports only what lies below it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +37,9 @@ def layer_of(module: str) -> int:
 
 def imports(file: Path) -> set[str]:
     nodes = list(ast.walk(ast.parse(file.read_text())))
-    found = {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
+    from_ = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert all(node.level == 0 for node in from_), f"{file}: a relative import"
+    found = {node.module or "" for node in from_}
     return found | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
 
 
@@ -62,6 +66,14 @@ def test_data_and_metrics_know_no_jax():
         if any(name == part or name.startswith(f"{part}.") for part in WITHOUT_JAX):
             roots = {imported.split(".")[0] for imported in imports(file)}
             assert not roots & {"jax", "flax", "jaxlib"}, module
+
+
+def test_reading_images_loads_no_jax():
+    code = "import sys, lkdn_jax.data.pairs; print('jax' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == "False", result.stderr
 
 
 def test_scripts_are_thin():

@@ -169,6 +169,7 @@ def test_export_without_folding_is_bit_equal(tmp_path, weights):
     result = run("export.py", "--weights", source, "--output", output, "--no-fold")
     assert result.returncode == 0, result.stderr
     assert output.read_bytes() == source.read_bytes()
+    assert "nothing was folded" in result.stdout
     assert "largest difference" not in result.stdout
 
 

@@ -24,7 +24,7 @@ def cubic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Evaluate the cubic convolution kernel with a = -0.5.
 
     Args:
-        x: distances from the centre [...], float64, in input pixels.
+        x: Distances from the centre [...], float64, in input pixels.
 
     Returns:
         Weights [...], float64 in [-0.08, 1], zero from distance 2 on.
@@ -48,9 +48,9 @@ def taps(
     against aliasing.
 
     Args:
-        size: pixels of the input axis, >= 1.
-        ratio: output size over input size, > 0.
-        mode: decides the border: `matlab` replicates, `basicsr` mirrors.
+        size: Pixels of the input axis, >= 1.
+        ratio: Output size over input size, > 0.
+        mode: Decides the border: `matlab` replicates, `basicsr` mirrors.
 
     Returns:
         Indices [out, taps], int64 in [0, size - 1], and weights [out, taps], float64,
@@ -95,7 +95,7 @@ def resize(image: Image, ratio: Fraction | int, mode: Mode = "matlab") -> Image:
 
     Args:
         image: [h, w] or [h, w, c], uint8 in [0, 255].
-        ratio: output size over input size, > 0: an int to enlarge,
+        ratio: Output size over input size, > 0: an int to enlarge,
             `Fraction(1, scale)` to shrink (a float could not hold 1/3).
         mode: `matlab` (uint8 between the passes, replicated border) or `basicsr`
             (float64 all the way, mirrored border).
@@ -104,7 +104,7 @@ def resize(image: Image, ratio: Fraction | int, mode: Mode = "matlab") -> Image:
         [ceil(h * ratio), ceil(w * ratio)] or the same with [c], uint8 in [0, 255].
 
     Raises:
-        InputError: an image that is not uint8, not of rank 2 or 3, or empty; a ratio
+        InputError: An image that is not uint8, not of rank 2 or 3, or empty; a ratio
             that is not positive; an unknown mode.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
@@ -129,10 +129,10 @@ def check_scale(scale: int) -> None:
     """Refuse a factor that is not an integer >= 1.
 
     Args:
-        scale: the factor.
+        scale: The factor.
 
     Raises:
-        InputError: any other number.
+        InputError: Any other number.
     """
     if scale != int(scale) or scale < 1:
         raise InputError(f"scale {scale} must be a whole number >= 1: use 2, 3 or 4")
@@ -143,14 +143,14 @@ def downscale(hr: Image, scale: int, mode: Mode = "matlab") -> Image:
 
     Args:
         hr: [h, w] or [h, w, c], uint8 in [0, 255]; h and w multiples of scale.
-        scale: the factor, an integer >= 1.
-        mode: see `resize`.
+        scale: The factor, an integer >= 1.
+        mode: See `resize`.
 
     Returns:
         [h / scale, w / scale] or the same with [c], uint8 in [0, 255].
 
     Raises:
-        InputError: a size that is no multiple of scale, or what `resize` refuses.
+        InputError: A size that is no multiple of scale, or what `resize` refuses.
     """
     check_scale(scale)
     if any(size % scale for size in hr.shape[:2]):
@@ -166,14 +166,14 @@ def upscale(lr: Image, scale: int, mode: Mode = "matlab") -> Image:
 
     Args:
         lr: [h, w] or [h, w, c], uint8 in [0, 255].
-        scale: the factor, an integer >= 1.
-        mode: see `resize`.
+        scale: The factor, an integer >= 1.
+        mode: See `resize`.
 
     Returns:
         [h * scale, w * scale] or the same with [c], uint8 in [0, 255].
 
     Raises:
-        InputError: what `resize` refuses.
+        InputError: What `resize` refuses.
     """
     check_scale(scale)
     return resize(lr, scale, mode)

@@ -11,8 +11,6 @@ from PIL import Image, ImageOps
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import atomic_write
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-
 _FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -22,6 +20,8 @@ _FORMATS = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
+_READ_FORMATS = sorted({*_FORMATS.values()})
+IMAGE_SUFFIXES = tuple(_FORMATS)
 # WebP is lossy unless told otherwise, JPEG at its default 75 visibly so.
 _SAVE_OPTIONS = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -29,7 +29,6 @@ _SAVE_OPTIONS = {
     "TIFF": {"compression": "tiff_lzw"},
 }
 _TIFF_BITS_PER_SAMPLE = 258
-_READ_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 # Found by feeding Pillow broken files: its decoders do not keep to OSError.
 _DECODE_ERRORS = (
     OSError,
@@ -94,13 +93,13 @@ def read_rgb(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     without effect is dropped. An EXIF orientation is applied.
 
     Args:
-        path: the image file.
+        path: The image file.
 
     Returns:
         [h, w, 3], uint8 in [0, 255], RGB.
 
     Raises:
-        InputError: no such file, not an image, truncated or corrupt, more than 8 bits
+        InputError: No such file, not an image, truncated or corrupt, more than 8 bits
             per channel, partly transparent, CMYK or another colour mode, or several
             frames.
     """
@@ -130,6 +129,18 @@ def read_rgb(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         ) from error
 
 
+def to_uint8(image: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
+    """Clip an image to [0, 1] and round it to 8 bits.
+
+    Args:
+        image: [...], float, finite, about [0, 1].
+
+    Returns:
+        [...], uint8 in [0, 255].
+    """
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
 def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> None:
     """Encode an image in the format its suffix names, atomically.
 
@@ -137,11 +148,11 @@ def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> N
     colour resolution.
 
     Args:
-        path: the file to write, with one of `IMAGE_SUFFIXES` in any case.
+        path: The file to write, with one of `IMAGE_SUFFIXES` in any case.
         image: [h, w, 3] RGB or [h, w] grayscale, uint8 in [0, 255].
 
     Raises:
-        InputError: an unknown suffix, an image of another shape or dtype, an image too
+        InputError: An unknown suffix, an image of another shape or dtype, an image too
             large for the format, or a file that cannot be written.
     """
     file_format = _FORMATS.get(Path(path).suffix.lower())
@@ -171,14 +182,14 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """List the images lying directly in a folder, by suffix.
 
     Args:
-        folder: the folder; subfolders are not entered.
+        folder: The folder; subfolders are not entered.
 
     Returns:
         Paths of files with one of `IMAGE_SUFFIXES` in any case, hidden ones left out,
         sorted by name.
 
     Raises:
-        InputError: no such folder, or no permission to list it.
+        InputError: No such folder, or no permission to list it.
     """
     folder = Path(folder)
     try:

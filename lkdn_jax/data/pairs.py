@@ -28,9 +28,9 @@ class Pair:
     """One benchmark image.
 
     Attributes:
-        name: the HR file's name, such as `img_001_SRF_4_HR.png`.
-        hr: the HR file.
-        lr: the LR file, or None where it must be made from the HR file.
+        name: The HR file's name, such as `img_001_SRF_4_HR.png`.
+        hr: The HR file.
+        lr: The LR file, or None where it must be made from the HR file.
     """
 
     name: str
@@ -43,8 +43,8 @@ class Dataset:
     """A benchmark at one scale.
 
     Attributes:
-        name: such as `Set5`.
-        pairs: its images, sorted by name, at least one.
+        name: Such as `Set5`.
+        pairs: Its images, sorted by name, at least one.
     """
 
     name: str
@@ -169,8 +169,8 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
     - `GTmod{m}`, m a multiple of scale, with `LRbicx{scale}`, equally named.
 
     Args:
-        folder: the dataset's folder, or the innermost one that holds the HR images.
-        scale: the factor, an integer >= 1.
+        folder: The dataset's folder, or the innermost one that holds the HR images.
+        scale: The factor, an integer >= 1.
 
     Returns:
         The dataset, named after its folder: for an innermost folder such as
@@ -178,7 +178,7 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
         its LR folder `DIV2K_valid`.
 
     Raises:
-        InputError: no such folder, no images of that scale, an HR image without LR
+        InputError: No such folder, no images of that scale, an HR image without LR
             while others have one, or several candidates.
     """
     check_scale(scale)
@@ -209,8 +209,8 @@ def load_pair(
     fill an LR pixel, as in EDSR's and BasicSR's benchmarks.
 
     Args:
-        pair: the files.
-        scale: the factor, an integer >= 1.
+        pair: The files.
+        scale: The factor, an integer >= 1.
         lr_mode: `auto` takes the LR file, or makes one as `matlab` where there is
             none; `matlab` and `basicsr` always make it, as `bicubic.resize` says.
 
@@ -218,7 +218,7 @@ def load_pair(
         lr [h, w, 3] and hr [h * scale, w * scale, 3], both uint8 in [0, 255], RGB.
 
     Raises:
-        InputError: an unreadable file, an HR image smaller than scale, an LR image
+        InputError: An unreadable file, an HR image smaller than scale, an LR image
             whose size is not that of the HR image over scale, or an unknown mode.
     """
     check_scale(scale)

@@ -4,16 +4,19 @@ An image enters as a file, becomes LR and HR arrays (`data.pairs`), is upscaled 
 float32, clipped and rounded to uint8, and compared on Y with the border cropped.
 """
 
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from lkdn_jax.data.bicubic import downscale, upscale
-from lkdn_jax.data.images import read_rgb, write_image
+from lkdn_jax.data.images import to_uint8, write_image
 from lkdn_jax.data.pairs import Dataset, LrMode, Pair, find_pairs, load_pair
 from lkdn_jax.data.provenance import PAPER, name_interpolation
 from lkdn_jax.errors import InputError
@@ -21,7 +24,6 @@ from lkdn_jax.evaluation.bucketing import BucketedUpscaler
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y, ssim
 from lkdn_jax.weights.files import load
 
-Progress = Callable[[str, int, int], None]
 Report = dict[str, Any]
 Upscale = Callable[[np.ndarray], np.ndarray]
 
@@ -52,7 +54,7 @@ def evaluate_file(
     *,
     scale: int | None = None,
     options: Options = Options(),  # frozen
-    progress: Progress = _ignore,
+    progress: Callable[[str, int, int], None] = _ignore,
 ) -> Report:
     """Evaluate a file of weights on folders of benchmark images.
 
@@ -71,7 +73,7 @@ def evaluate_file(
 
     Raises:
         InputError: Unusable weights, folders, or images; weights of another scale; two
-            datasets of one name.
+            datasets of one name; images to save over the inputs.
     """
     model, params = load(weights)
     if scale not in (None, model.scale):
@@ -80,34 +82,27 @@ def evaluate_file(
             "weights of that scale or leave --scale out"
         )
     datasets = [find_pairs(folder, model.scale) for folder in folders]
-    names = [dataset.name for dataset in datasets]
-    if len(set(names)) < len(names):
-        raise InputError(
-            f"datasets {', '.join(names)}: two have one name; rename a folder"
-        )
+    _check_names(datasets, options.save_images)
     pairs = [pair for dataset in datasets for pair in dataset.pairs]
+    progress("reading", 0, len(pairs))
+    sizes = lr_sizes(pairs, model.scale, options.lr_mode)
     progress("compiling", 0, len(pairs))
-    # Decoding every image once more than needed finds a broken one before the work.
-    shapes = [read_rgb(pair.hr).shape for pair in pairs]
-    sizes = [(h // model.scale, w // model.scale) for h, w, _ in shapes]
-    upscaler = BucketedUpscaler(model, params, sizes)
+    upscaler = partial(BucketedUpscaler(model, sizes), params)
+    done = itertools.count(1)
     report = {
         "weights": str(weights),
         "scale": model.scale,
         "lr_mode": options.lr_mode,
         "datasets": {},
     }
-    done = 0
     for dataset in datasets:
-        start = done
-
-        def advance(name: str, images: int, start: int = start) -> None:
-            progress(name, start + images, len(pairs))
-
         report["datasets"][dataset.name] = evaluate_dataset(
-            upscaler, dataset, model.scale, options, advance
+            upscaler,
+            dataset,
+            model.scale,
+            options,
+            lambda name: progress(name, next(done), len(pairs)),
         )
-        done += len(dataset.pairs)
     return report
 
 
@@ -115,8 +110,8 @@ def evaluate_dataset(
     upscaler: Upscale,
     dataset: Dataset,
     scale: int,
-    options: Options,
-    advance: Callable[[str, int], None] = _ignore,
+    options: Options = Options(),  # frozen
+    image_done: Callable[[str], None] = _ignore,
 ) -> Report:
     """Evaluate on one dataset.
 
@@ -126,7 +121,7 @@ def evaluate_dataset(
         dataset: The images.
         scale: The factor s.
         options: How to evaluate.
-        advance: Called with the dataset's name and the number of images done.
+        image_done: Called with the dataset's name after each image.
 
     Returns:
         {"mean", "images", "notes"}, see `evaluate_file`.
@@ -134,84 +129,126 @@ def evaluate_dataset(
     Raises:
         InputError: An image that cannot be used, or an output that is not finite.
     """
-    images: dict[str, dict[str, float]] = {}
-    foreign: dict[str, list[float]] = {}
-    for done, pair in enumerate(dataset.pairs):
-        advance(dataset.name, done)
-        lr, hr = load_pair(pair, scale, options.lr_mode)
-        start = time.perf_counter()
-        sr = quantize(upscaler(lr), pair)
-        seconds = time.perf_counter() - start
-        images[pair.name] = measure(sr, hr, scale, rgb=options.rgb) | {
-            "bicubic_psnr_y": _psnr_y(upscale(lr, scale), hr, scale),
-            "seconds_per_megapixel": seconds / (sr.shape[0] * sr.shape[1] / 1e6),
-        }
-        if options.save_images is not None:
-            folder = options.save_images / dataset.name
-            write_image(folder / f"{Path(pair.name).stem}.png", sr)
-        if pair.lr is not None and options.lr_mode == "auto":
-            interpolation = name_interpolation(lr, hr, scale)
-            if interpolation is not None:
-                paper = quantize(upscaler(downscale(hr, scale)), pair)
-                cost = _psnr_y(paper, hr, scale) - images[pair.name]["psnr_y"]
-                foreign.setdefault(interpolation, []).append(cost)
-    advance(dataset.name, len(dataset.pairs))
-    notes = [
-        f"{len(costs)} of {len(images)} LR files were not made with {PAPER} but look "
-        f"like {interpolation}; that costs {np.mean(costs):.4f} dB on them"
-        for interpolation, costs in foreign.items()
-    ]
+    images, foreign = {}, []
+    for pair in dataset.pairs:
+        row, interpolation = _evaluate_pair(
+            upscaler, pair, scale, options, _save_path(dataset, pair, options)
+        )
+        images[pair.name] = row
+        if interpolation is not None:
+            foreign.append(interpolation)
+        image_done(dataset.name)
     mean = {
         metric: float(np.mean([row[metric] for row in images.values()]))
         for metric in next(iter(images.values()))
     }
+    notes = [_note(foreign, len(images))] if foreign else []
     return {"mean": mean, "images": images, "notes": notes}
 
 
-def quantize(sr: np.ndarray, pair: Pair) -> np.ndarray:
-    """Clip to [0, 1] and round to uint8.
+def lr_sizes(
+    pairs: Sequence[Pair], scale: int, lr_mode: LrMode = "auto"
+) -> list[tuple[int, int]]:
+    """Return the heights and widths of the LR images, and find the unusable ones.
 
     Args:
-        sr: Image [h, w, 3], float, about [0, 1].
-        pair: Where it came from, for the error.
+        pairs: The images; each is decoded, so that a broken one is found before work.
+        scale: The factor s.
+        lr_mode: See `Options`.
 
     Returns:
-        Image [h, w, 3], uint8.
+        A height and a width in pixels, one pair an image.
 
     Raises:
-        InputError: The image is not finite.
+        InputError: An image that cannot be used.
     """
-    if not np.isfinite(sr).all():
-        raise InputError(
-            f"{pair.name}: the network's output is not finite; the weights are damaged "
-            "or their training diverged"
-        )
-    return np.rint(np.clip(sr, 0, 1) * 255).astype(np.uint8)
+    shapes = [load_pair(pair, scale, lr_mode)[0].shape for pair in pairs]
+    return [(shape[0], shape[1]) for shape in shapes]
 
 
-def measure(
-    sr: np.ndarray, hr: np.ndarray, scale: int, *, rgb: bool = False
-) -> dict[str, float]:
-    """Compare two images as the paper does.
+def super_resolve(upscaler: Upscale, lr: np.ndarray, name: str) -> np.ndarray:
+    """Upscale an image to 8 bits.
 
     Args:
-        sr: Image [h, w, 3], uint8.
-        hr: Image [h, w, 3], uint8.
-        scale: The factor, which is also the width of the border cropped.
-        rgb: Also compare over RGB.
+        upscaler: See `evaluate_dataset`.
+        lr: Image [h, w, 3], uint8.
+        name: What to call it in an error.
 
     Returns:
-        `psnr_y` (dB), `ssim_y`, and with `rgb` also `psnr_rgb`, `ssim_rgb`.
+        Image [h·s, w·s, 3], uint8.
+
+    Raises:
+        InputError: The output is not finite.
     """
-    spaces: Mapping[Literal["y", "rgb"], Any] = {"y": (rgb_to_y(sr), rgb_to_y(hr))}
-    if rgb:
-        spaces = {**spaces, "rgb": (sr, hr)}
-    return {
-        f"{name}_{space}": metric(x, y, scale)
-        for space, (x, y) in spaces.items()
-        for name, metric in (("psnr", psnr), ("ssim", ssim))
-    }
+    sr = upscaler(lr)
+    if not np.isfinite(sr).all():
+        raise InputError(
+            f"{name}: the network's output is not finite; the weights are damaged or "
+            "their training diverged"
+        )
+    return to_uint8(sr)
 
 
-def _psnr_y(sr: np.ndarray, hr: np.ndarray, scale: int) -> float:
-    return psnr(rgb_to_y(sr), rgb_to_y(hr), scale)
+def _evaluate_pair(
+    upscaler: Upscale, pair: Pair, scale: int, options: Options, save: Path | None
+) -> tuple[dict[str, float], tuple[str, float] | None]:
+    """Return the metrics, and the name and cost of an interpolation not the paper's."""
+    lr, hr = load_pair(pair, scale, options.lr_mode)
+    hr_y = rgb_to_y(hr)
+
+    def psnr_y(image: np.ndarray) -> float:
+        return psnr(rgb_to_y(image), hr_y, scale)
+
+    start = time.perf_counter()
+    sr = super_resolve(upscaler, lr, pair.name)
+    seconds = time.perf_counter() - start
+    if save is not None:
+        write_image(save, sr)
+    row = {"psnr_y": psnr_y(sr), "ssim_y": ssim(rgb_to_y(sr), hr_y, scale)}
+    if options.rgb:
+        row |= {"psnr_rgb": psnr(sr, hr, scale), "ssim_rgb": ssim(sr, hr, scale)}
+    row["bicubic_psnr_y"] = psnr_y(upscale(lr, scale))
+    row["seconds_per_megapixel"] = seconds / (hr_y.size / 1e6)
+    if pair.lr is None or options.lr_mode != "auto":
+        return row, None
+    interpolation = name_interpolation(lr, hr, scale)
+    if interpolation is None:
+        return row, None
+    paper = super_resolve(upscaler, downscale(hr, scale), pair.name)
+    return row, (interpolation, psnr_y(paper) - row["psnr_y"])
+
+
+def _note(foreign: list[tuple[str, float]], images: int) -> str:
+    names = Counter(name for name, _ in foreign)
+    found = ", ".join(f"{count} with {name}" for name, count in names.items())
+    cost = np.mean([cost for _, cost in foreign])
+    return (
+        f"{len(foreign)} of {images} LR files were not made with {PAPER} but, as it "
+        f"seems, {found}; on them that costs {cost:.4f} dB"
+    )
+
+
+def _save_path(dataset: Dataset, pair: Pair, options: Options) -> Path | None:
+    if options.save_images is None:
+        return None
+    return options.save_images / dataset.name / f"{Path(pair.name).stem}.png"
+
+
+def _check_names(datasets: Sequence[Dataset], save_images: Path | None) -> None:
+    names = [dataset.name for dataset in datasets]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"datasets {', '.join(names)}: two have one name; rename a folder"
+        )
+    options, taken = Options(save_images=save_images), set()
+    for dataset in datasets:
+        taken |= {file for pair in dataset.pairs for file in (pair.hr, pair.lr)}
+    for dataset in datasets if save_images else ():
+        for pair in dataset.pairs:
+            path = _save_path(dataset, pair, options)
+            if path is None or path.resolve() in taken:
+                raise InputError(
+                    f"--save_images would write {path} twice or over an input; choose "
+                    "another folder or rename the image"
+                )
+            taken.add(path.resolve())

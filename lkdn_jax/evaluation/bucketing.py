@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.models.lkdn import LKDN, expected_params
 
 Size = tuple[int, int]
 
@@ -52,7 +52,7 @@ def cover_sizes(sizes: Iterable[Size], max_shapes: int) -> list[Size]:
 
 
 class BucketedUpscaler:
-    """A network compiled for a given set of image sizes.
+    """A network compiled for a given set of image sizes, for any parameters.
 
     Attributes:
         shapes: The LR shapes [h, w] that programs were compiled for.
@@ -61,23 +61,21 @@ class BucketedUpscaler:
     def __init__(
         self,
         model: LKDN,
-        params: Mapping[str, Any],
         sizes: Iterable[Size],
         *,
         max_programs: int = 4,
     ) -> None:
-        """Compile the programs, in float32 at the highest matrix precision.
+        """Compile the programs, at the highest matrix precision.
 
         Args:
             model: The network.
-            params: Its parameters.
             sizes: Heights and widths of the LR images to come.
             max_programs: Largest number of programs to compile.
         """
         self.shapes = cover_sizes(sizes, max_programs)
         self._scale = model.scale
-        self._params = params
         self._programs = {}
+        params = expected_params(model)
         forward = jax.jit(
             lambda params, lr, valid: model.apply({"params": params}, lr, valid)
         )
@@ -87,10 +85,11 @@ class BucketedUpscaler:
                 valid = jax.ShapeDtypeStruct((1, h, w, 1), np.bool_)
                 self._programs[h, w] = forward.lower(params, lr, valid).compile()
 
-    def __call__(self, lr: np.ndarray) -> np.ndarray:
+    def __call__(self, params: Mapping[str, Any], lr: np.ndarray) -> np.ndarray:
         """Upscale one image.
 
         Args:
+            params: Parameters of the network, float32.
             lr: Image [h, w, 3], uint8, of one of the sizes given (or one that fits).
 
         Returns:
@@ -107,5 +106,5 @@ class BucketedUpscaler:
         padded[0, :h, :w] = lr / np.float32(255)
         valid = np.zeros((1, *shape, 1), np.bool_)
         valid[0, :h, :w] = True
-        sr = self._programs[shape](self._params, padded, valid)
+        sr = self._programs[shape](params, padded, valid)
         return np.asarray(sr)[0, : h * self._scale, : w * self._scale]

@@ -53,15 +53,15 @@ def psnr(x: Array, y: Array, crop_border: int = 0) -> float:
 
     Args:
         x: [h, w] or [h, w, c], uint8 or float in [0, 255].
-        y: the same shape and range.
-        crop_border: pixels left out on each side, >= 0; usually the scale.
+        y: The same shape and range.
+        crop_border: Pixels left out on each side, >= 0; usually the scale.
 
     Returns:
         10 log10(255^2 / MSE) in dB; infinity for equal images.
 
     Raises:
-        ValueError: shapes that differ, or a negative border.
-        InputError: nothing left after cropping.
+        ValueError: Shapes that differ, or a negative border.
+        InputError: Nothing left after cropping.
     """
     inner_x, inner_y = _crop(x, y, crop_border)
     if inner_x.size == 0:
@@ -103,16 +103,16 @@ def ssim(x: Array, y: Array, crop_border: int = 0) -> float:
 
     Args:
         x: [h, w] or [h, w, c], uint8 or float in [0, 255].
-        y: the same shape and range.
-        crop_border: pixels left out on each side, >= 0; usually the scale.
+        y: The same shape and range.
+        crop_border: Pixels left out on each side, >= 0; usually the scale.
 
     Returns:
         The mean over the positions where the 11x11 window (Gaussian, sigma 1.5) fits,
         in [-1, 1]; 1 for equal images.
 
     Raises:
-        ValueError: shapes that differ, or a negative border.
-        InputError: less than 11 pixels left in height or width after cropping.
+        ValueError: Shapes that differ, or a negative border.
+        InputError: Less than 11 pixels left in height or width after cropping.
 
     Source: Wang et al., 2004, equation 13; MATLAB's ssim_index.m.
     """

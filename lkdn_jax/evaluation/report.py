@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import atomic_write
@@ -34,18 +36,19 @@ def print_report(report: Report, console: Console) -> None:
         report: As made by `benchmark.evaluate_file`.
         console: Where to print.
     """
-    table = Table(title=f"{Path(report['weights']).name}, ×{report['scale']}")
+    # Text, not strings: a bracket in a file's name is no markup.
+    table = Table(title=Text(f"{Path(report['weights']).name}, ×{report['scale']}"))
     columns = _columns(report)
     table.add_column("dataset", overflow="fold")
     for heading in ("images", *(heading for _, heading, _ in columns)):
         table.add_column(heading, justify="right")
     for name, dataset in report["datasets"].items():
         values = (format(dataset["mean"][metric], spec) for metric, _, spec in columns)
-        table.add_row(name, str(len(dataset["images"])), *values)
+        table.add_row(Text(name), str(len(dataset["images"])), *values)
     console.print(table)
     for name, dataset in report["datasets"].items():
         for note in dataset["notes"]:
-            console.print(f"note: {name}: {note}", soft_wrap=True, highlight=False)
+            console.print(Text(f"note: {name}: {note}"), soft_wrap=True)
 
 
 def check_output(path: str | Path) -> None:
@@ -55,9 +58,16 @@ def check_output(path: str | Path) -> None:
         path: The file to write later.
 
     Raises:
-        InputError: A suffix that names no format.
+        InputError: A suffix that names no format, a folder, or a folder that cannot be
+            written to.
     """
-    if Path(path).suffix.lower() not in _WRITERS:
+    path = Path(path)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            f"{path}: cannot be written there; choose a file in a folder of yours"
+        )
+    if path.suffix.lower() not in _WRITERS:
         raise InputError(
             f"{path}: a report is written as {', '.join(_WRITERS)}; choose one of these"
         )

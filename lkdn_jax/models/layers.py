@@ -1,9 +1,9 @@
 """The layers LKDN is built of. Arrays are NHWC, spatial padding is zero and keeps size.
 
-Every layer that looks at neighbouring pixels takes `valid`, a mask [n, h, w, 1] that is
-1 inside the image and 0 outside, in the dtype of the features (or None: all valid). Its
-input is multiplied by the mask, so an image padded to a larger array gives, inside, the
-output it would give alone.
+Every layer that looks at neighbouring pixels takes `valid`, a mask [n, h, w, 1], bool,
+true inside the image (or None: all valid). What lies outside is set to zero before it
+is looked at, so an image padded to a larger array gives, inside, the output it would
+give alone.
 
 Kernels and biases start as PyTorch's defaults do, U(−1/√fan_in, 1/√fan_in): the
 published networks were trained from there.
@@ -24,7 +24,14 @@ Initializer = Callable[..., Array]
 
 
 def uniform_fan_in(fan_in: int) -> Initializer:
-    """Return an initializer for U(−1/√fan_in, 1/√fan_in), PyTorch's default."""
+    """Return an initializer for U(−1/√fan_in, 1/√fan_in), PyTorch's default.
+
+    Args:
+        fan_in: Inputs of one output: kernel height × width × channels in.
+
+    Returns:
+        A function of a key, a shape and a dtype, as Flax takes it.
+    """
 
     def init(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
         bound = fan_in**-0.5
@@ -34,8 +41,16 @@ def uniform_fan_in(fan_in: int) -> Initializer:
 
 
 def mask(x: Array, valid: Array | None) -> Array:
-    """Set what lies outside the image to zero (see the module's text)."""
-    return x if valid is None else x * valid
+    """Set what lies outside the image to zero.
+
+    Args:
+        x: Features [n, h, w, c].
+        valid: Mask [n, h, w, 1], bool, true inside; None leaves `x` as it is.
+
+    Returns:
+        Features [n, h, w, c].
+    """
+    return x if valid is None else jnp.where(valid, x, jnp.zeros((), x.dtype))
 
 
 class Conv(nn.Module):
@@ -57,7 +72,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Map [n, h, w, c] to [n, h, w, features]."""
+        """Map [n, h, w, c] to [n, h, w, features], less k − 1 if `VALID`."""
         k, c = self.kernel_size, x.shape[-1]
         init = uniform_fan_in(k * k * c)
         kernel = self.param("kernel", init, (k, k, c, self.features))
@@ -108,6 +123,11 @@ class BSConv(nn.Module):
 
     Source: Haase and Amthor, CVPR 2020, "unconstrained" (BSConv-U). As the shallow
     block of an LKDB it is the paper's BSB.
+
+    Attributes:
+        features: Channels out.
+        kernel_size: k, odd.
+        dtype: Dtype of the computation.
     """
 
     features: int
@@ -122,7 +142,13 @@ class BSConv(nn.Module):
 
 
 class BSRB(nn.Module):
-    """Blueprint shallow residual block: a BSConv plus its input."""
+    """Blueprint shallow residual block: a BSConv plus its input.
+
+    Attributes:
+        features: Channels out and in.
+        kernel_size: k, odd.
+        dtype: Dtype of the computation.
+    """
 
     features: int
     kernel_size: int = 3
@@ -141,6 +167,11 @@ class RBSB(nn.Module):
 
     An identity beside the 1×1 convolution, an identity and a depthwise 1×1 beside the
     depthwise one; `lkdn_jax.fold` turns it into a BSConv.
+
+    Attributes:
+        features: Channels out and in.
+        kernel_size: k, odd.
+        dtype: Dtype of the computation.
     """
 
     features: int
@@ -161,6 +192,9 @@ class LargeKernelAttention(nn.Module):
 
     The kernel is decomposed into 1×1, depthwise 5×5, and depthwise 5×5 with dilation 3
     (Guo et al., Visual Attention Network, 2022; in LKDN the 1×1 comes first).
+
+    Attributes:
+        dtype: Dtype of the computation.
     """
 
     dtype: Dtype | None = None
@@ -176,7 +210,15 @@ class LargeKernelAttention(nn.Module):
 
 
 def pixel_shuffle(x: Array, scale: int) -> Array:
-    """Rearrange [n, h, w, c·s²] into [n, h·s, w·s, c], PyTorch's order (c, s, s)."""
+    """Turn channels into pixels.
+
+    Args:
+        x: Features [n, h, w, c·s²], channels in PyTorch's order (c, s, s).
+        scale: The factor s.
+
+    Returns:
+        Features [n, h·s, w·s, c].
+    """
     n, h, w, channels = x.shape
     c = channels // scale**2
     x = x.reshape(n, h, w, c, scale, scale)
@@ -184,7 +226,12 @@ def pixel_shuffle(x: Array, scale: int) -> Array:
 
 
 class DirectUpsampler(nn.Module):
-    """A 3×3 convolution to 3·s² channels, then pixel shuffle."""
+    """A 3×3 convolution to 3·s² channels, then pixel shuffle.
+
+    Attributes:
+        scale: The factor s.
+        dtype: Dtype of the computation.
+    """
 
     scale: int
     dtype: Dtype | None = None
@@ -201,6 +248,10 @@ class RepUpsampler(nn.Module):
 
     The third branch widens to 2c and is padded by one pixel of its own bias, so that
     the sum is one 3×3 convolution (`lkdn_jax.fold`).
+
+    Attributes:
+        scale: The factor s.
+        dtype: Dtype of the computation.
     """
 
     scale: int

@@ -7,6 +7,7 @@ Super-Resolution", CVPRW 2023.
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 from jax import Array
@@ -92,9 +93,9 @@ class LKDN(nn.Module):
         shallow_block: `BSB` (BSConv), `BSRB` (with a residual) or `RBSB`
             (re-parameterizable, LKDN-S).
         upsampler: `direct` (3×3 convolution) or `rep` (re-parameterizable, LKDN-S).
-        dtype: Dtype of the computation, None for that of the input; parameters,
-            LayerNorm and the upsampler stay float32 at least. `jnp.bfloat16` costs
-            about 0.02 dB on Set5.
+        dtype: Dtype of the computation, None for that of the input but at least
+            float32. Parameters, LayerNorm and the upsampler stay float32 at least.
+            `jnp.bfloat16` costs about 0.02 dB on Set5.
     """
 
     scale: int = 4
@@ -112,31 +113,29 @@ class LKDN(nn.Module):
 
         Args:
             lr: Images [n, h, w, 3], RGB, floating point in [0, 1].
-            valid: Mask [n, h, w, 1] (or broadcastable to it), true inside the images,
-                for images padded to a common size; None if all pixels are valid. The
-                output is exact inside and arbitrary outside.
+            valid: Mask [n, h, w, 1] (or broadcastable to it), bool, true inside the
+                images, for images padded to a common size; None if all pixels are
+                valid. The output is exact inside and arbitrary outside.
 
         Returns:
-            Images [n, h·s, w·s, 3], RGB, float32 (float64 for float64 input), about
-            [0, 1], not clipped.
+            Images [n, h·s, w·s, 3], RGB, float32 (float64 for a float64 computation),
+            about [0, 1], not clipped.
 
         Raises:
-            ValueError: `lr` is not [n, h, w, 3], an argument of the network is
-                unknown.
+            ValueError: `lr` is not [n, h, w, 3], or an argument of the network is
+                unknown or too small.
             TypeError: `lr` is not floating point.
         """
         self._check(lr)
         dtype = self.dtype or _at_least_float32(lr.dtype)
-        if valid is not None:
-            valid = valid.astype(dtype)
         x = jnp.concatenate([lr.astype(dtype)] * INPUT_COPIES, axis=-1)
         fea = BSConv(self.features, dtype=dtype, name="fea_conv")(x, valid)
         x, trunk = fea, []
         for i in range(1, self.num_blocks + 1):
             block = LKDB(
                 self.features,
-                self.distilled or self.features // 2,
-                self.attention_features or self.features,
+                self._distilled(),
+                self._attention_features(),
                 self.shallow_block,
                 dtype=dtype,
                 name=f"B{i}",
@@ -166,11 +165,23 @@ class LKDN(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"unknown {value!r}: use one of {', '.join(known)}")
-        if min(self.scale, self.features // 2, self.num_blocks) < 1:
-            raise ValueError(
-                f"scale {self.scale}, features {self.features}, num_blocks "
-                f"{self.num_blocks}: at least 1, 2 and 1"
-            )
+        sizes = {
+            "scale": self.scale,
+            "features": self.features,
+            "num_blocks": self.num_blocks,
+            "distilled": self._distilled(),
+            "attention_features": self._attention_features(),
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} {size}: must be at least 1")
+
+    def _distilled(self) -> int:
+        return self.features // 2 if self.distilled is None else self.distilled
+
+    def _attention_features(self) -> int:
+        width = self.attention_features
+        return self.features if width is None else width
 
 
 def lkdn_s(scale: int = 4, **overrides: Any) -> LKDN:
@@ -190,3 +201,16 @@ def lkdn_s(scale: int = 4, **overrides: Any) -> LKDN:
         "upsampler": "rep",
     }
     return LKDN(scale=scale, **(small | overrides))
+
+
+def expected_params(model: LKDN) -> dict[str, Any]:
+    """Return the names and shapes of the parameters; nothing is computed.
+
+    Args:
+        model: The network.
+
+    Returns:
+        The parameter tree, with a `jax.ShapeDtypeStruct` for each array.
+    """
+    lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    return jax.eval_shape(lambda lr: model.init(jax.random.key(0), lr), lr)["params"]

@@ -23,8 +23,9 @@ def fold(params: Params) -> dict[str, Any]:
         params: Parameters of an `LKDN`, of any width, depth and scale.
 
     Returns:
-        A new tree for `folded_model(model)`. Parts that have nothing to fold are the
-        same arrays as in `params`; folding twice changes nothing.
+        A new tree for `folded_model(model)`; what was folded is float32. Parts that
+        have nothing to fold are the same arrays as in `params`; folding twice changes
+        nothing. Runs on the host, so not under `jit`.
     """
     if "rep1x1" in params:
         return _fold_rbsb(params)

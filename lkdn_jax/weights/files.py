@@ -1,7 +1,7 @@
 """Load and save networks: `.pth`, `.safetensors` and `.msgpack` files.
 
-A `.msgpack` holds {"format", "architecture", "params"}; a `.safetensors` the same with
-the first two in its metadata. Either is all that is needed to use the network.
+A `.msgpack` holds {"format", "architecture", "params"}; a `.safetensors` holds the
+architecture in its metadata. Either is all that is needed to use the network.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import atomic_write
-from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.models.lkdn import LKDN, expected_params
 from lkdn_jax.weights.published import (
     check_params,
     deduce_architecture,
@@ -58,18 +58,20 @@ def load(path: str | Path) -> tuple[LKDN, Params]:
         raise InputError(f"{path}: weights are read from {known} files")
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a file of weights")
-    architecture, params = reader(path)
     try:
-        model = LKDN(**(architecture or deduce_architecture(params)))
-        check_params(params, _expected(model))
+        stated, params = reader(path)
+        model = LKDN(**_architecture(stated, deduce_architecture(params)))
+        check_params(params, expected_params(model))
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (TypeError, ValueError) as error:
+        prefix = "" if str(error).startswith(str(path)) else f"{path}: "
+        raise InputError(f"{prefix}{error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path}: its architecture {architecture} is none this version knows; "
-            "update lkdn_jax or export the file again"
+            f"{path}: damaged, or written by another program "
+            f"({type(error).__name__}: {error}); export it again"
         ) from error
-    return model, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+    return model, params
 
 
 def save(
@@ -93,7 +95,7 @@ def save(
             not fit the network, or a file that cannot be written.
     """
     path = Path(path)
-    check_params(params, _expected(model))
+    check_params(params, expected_params(model))
     architecture = {
         field.name: getattr(model, field.name)
         for field in dataclasses.fields(model)
@@ -108,7 +110,7 @@ def save(
     elif suffix == ".safetensors":
         content = safetensors.numpy.save(
             to_published(model, arrays) if names == "published" else _dotted(arrays),
-            {"format": _FORMAT, "architecture": json.dumps(architecture)},
+            {_FORMAT: json.dumps(architecture)},
         )
     else:
         raise InputError(
@@ -119,9 +121,26 @@ def save(
         file.write(content)
 
 
-def _expected(model: LKDN) -> Params:
-    lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
-    return jax.eval_shape(lambda lr: model.init(jax.random.key(0), lr), lr)["params"]
+def _architecture(stated: Any, deduced: dict[str, Any]) -> dict[str, Any]:
+    """Check the architecture a file states against that of its parameters."""
+    if stated is None:
+        return deduced
+    # The parameters of a BSRB are those of a BSB: only this must be taken on trust.
+    if stated.get("shallow_block") == "BSRB" and deduced["shallow_block"] == "BSB":
+        deduced = deduced | {"shallow_block": "BSRB"}
+    defaults = {
+        "distilled": deduced["features"] // 2,
+        "attention_features": deduced["features"],
+    }
+    for name, value in stated.items():
+        if value == defaults.get(name):
+            value = None
+        if name not in deduced or deduced[name] != value:
+            raise InputError(
+                f"states {name} {value}, which is not that of its parameters; it is "
+                "damaged or of a newer version, export it again"
+            )
+    return deduced
 
 
 def _dotted(params: Params) -> dict[str, np.ndarray]:
@@ -140,7 +159,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any] | None, Params]:
         with safetensors.safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        architecture = json.loads(metadata.get("architecture", "null"))
+        architecture = json.loads(metadata.get(_FORMAT, "null"))
     except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
         raise InputError(
             f"{path}: not a .safetensors file, or its architecture or tensors are "

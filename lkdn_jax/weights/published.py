@@ -31,7 +31,7 @@ def to_published(model: LKDN, params: Tree) -> dict[str, np.ndarray]:
         params: Its parameters.
 
     Returns:
-        Arrays by published name, float32, in the order of the network.
+        Arrays by published name, in the dtype of `params`.
     """
     state = {}
     for path, array in flatten_dict(dict(params)).items():
@@ -56,7 +56,7 @@ def from_published(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
         state: Arrays by published name.
 
     Returns:
-        The parameter tree, to be checked against a network by `check_params`.
+        The parameter tree, float32, to be checked by `check_params`.
     """
     params = {}
     for name, array in state.items():
@@ -99,17 +99,20 @@ def deduce_architecture(params: Tree) -> dict[str, Any]:
             f"not the weights of an LKDN: its first convolution takes {copies} "
             f"channels, an LKDN's takes {3 * INPUT_COPIES}"
         )
-    blocks = {int(m[1]) for name in shapes if (m := re.match(r"B(\d+)\.", name))}
+    blocks = {m[0] for name in shapes if (m := re.match(r"B\d+\.", name))}
     out = shape("upsampler.conv3.kernel")[-1]
     scale = round((out / 3) ** 0.5)
     if out != 3 * scale**2:
         raise InputError(f"an upsampler of {out} channels: expected 3·s² for a scale s")
+    distilled = shape("B1.c1_d.kernel")[-1]
+    attention = shape("B1.atten.pointwise.kernel")[-1]
     return {
         "scale": scale,
         "features": features,
-        "num_blocks": max(blocks, default=0),
-        "distilled": shape("B1.c1_d.kernel")[-1],
-        "attention_features": shape("B1.atten.pointwise.kernel")[-1],
+        # Their number, not the highest: a gap is then reported as a missing block.
+        "num_blocks": len(blocks),
+        "distilled": None if distilled == features // 2 else distilled,
+        "attention_features": None if attention == features else attention,
         "shallow_block": "RBSB" if "B1.c1_r.rep1x1.kernel" in shapes else "BSB",
         "upsampler": "rep" if "upsampler.conv1x1.kernel" in shapes else "direct",
     }

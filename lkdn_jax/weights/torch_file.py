@@ -2,6 +2,7 @@
 
 A `.pth` is a zip of one pickle, `data.pkl`, and one raw record per storage. A pickle
 may call any function it names; this reader knows a few names and refuses all others.
+The pickle only describes tensors; they are read, and checked, after it.
 """
 
 import math
@@ -10,7 +11,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -25,6 +26,19 @@ _DTYPES = {
 }
 
 
+class _Storage(NamedTuple):
+    dtype: Any
+    key: Any
+    size: Any
+
+
+class _Tensor(NamedTuple):
+    storage: Any
+    offset: Any
+    shape: Any
+    strides: Any
+
+
 def read_pth(path: Path) -> dict[str, np.ndarray]:
     """Read a state dict, as saved by `torch.save`.
 
@@ -36,11 +50,12 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
         Arrays by name, float32.
 
     Raises:
-        InputError: The file is no `.pth`, is damaged, or holds anything but tensors.
+        InputError: The file is no `.pth`, is damaged, or holds anything but float
+            tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            content = _load(archive)
+            return _read(archive)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
@@ -53,46 +68,55 @@ def read_pth(path: Path) -> dict[str, np.ndarray]:
             f"{path}: its pickle is damaged ({type(error).__name__}: {error}); "
             "download the file again"
         ) from error
-    for entry in ("params_ema", "params"):
-        if isinstance(content, Mapping) and entry in content:
-            content = content[entry]
-            break
-    return _state_dict(content, path)
 
 
-def _state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
-    if not isinstance(content, Mapping) or not content:
-        raise InputError(f"{path}: holds no state dict; save model.state_dict()")
-    for name, array in content.items():
-        if not isinstance(array, np.ndarray):
-            raise InputError(
-                f"{path}: {name!r} is a {type(array).__name__}, not a tensor; "
-                "save the state dict alone or under 'params_ema' or 'params'"
-            )
-    return {
-        str(name).removeprefix("module."): array.astype(np.float32)
-        for name, array in content.items()
-    }
-
-
-def _load(archive: zipfile.ZipFile) -> Any:
+def _read(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
     pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise InputError("a zip file, but not one that torch.save wrote; use a .pth")
+    # What is not compressed cannot unfold to more than the file has.
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise InputError("compressed records; torch.save writes them uncompressed")
     folder = pickles[0].removesuffix("data.pkl")
     byteorder = f"{folder}byteorder"
     if byteorder in archive.namelist() and archive.read(byteorder) != b"little":
         raise InputError("big-endian tensors; save the file on a little-endian machine")
     with archive.open(pickles[0]) as file:
-        return _Unpickler(file, archive, folder).load()  # type: ignore[arg-type]
+        content = _Unpickler(file).load()
+    for entry in ("params_ema", "params"):
+        if isinstance(content, Mapping) and entry in content:
+            content = content[entry]
+            break
+    tensors = _tensors(content)
+    storages = {
+        tensor.storage: _load_storage(archive, folder, tensor.storage)
+        for tensor in tensors.values()
+    }
+    return {
+        name.removeprefix("module."): _view(tensor, storages[tensor.storage])
+        for name, tensor in tensors.items()
+    }
+
+
+def _tensors(content: Any) -> dict[str, _Tensor]:
+    if not isinstance(content, Mapping) or not content:
+        raise InputError("holds no state dict; save model.state_dict()")
+    for name, tensor in content.items():
+        if not isinstance(tensor, _Tensor) or not isinstance(tensor.storage, _Storage):
+            raise InputError(
+                f"{name!r} is a {type(tensor).__name__.lstrip('_')}, not a tensor; "
+                "save the state dict alone or under 'params_ema' or 'params'"
+            )
+    sizes = {tensor.storage: tensor.storage.size for tensor in content.values()}
+    if sum(math.prod(tensor.shape) for tensor in content.values()) > sum(
+        sizes.values()
+    ):
+        raise InputError("its tensors overlap or are expanded; save contiguous ones")
+    return {str(name): tensor for name, tensor in content.items()}
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that builds tensors and OrderedDicts, and calls nothing else."""
-
-    def __init__(self, file: BinaryIO, archive: zipfile.ZipFile, folder: str) -> None:
-        super().__init__(file)
-        self._archive, self._folder = archive, folder
+    """An unpickler that describes tensors and builds dicts, and calls nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -106,31 +130,41 @@ class _Unpickler(pickle.Unpickler):
             "read, since a pickle can run any code; save the state dict alone"
         )
 
-    def persistent_load(self, pid: Any) -> np.ndarray:
+    def persistent_load(self, pid: Any) -> _Storage:
         _, dtype, key, _, size = pid
-        record = self._archive.getinfo(f"{self._folder}data/{key}")
-        if record.compress_type != zipfile.ZIP_STORED:
-            raise InputError("compressed tensors; torch.save writes them uncompressed")
-        storage = np.frombuffer(self._archive.read(record), dtype)
-        if storage.size != size:
-            raise InputError(
-                f"storage {key} has {storage.size} of {size} elements; the file is "
-                "damaged, download it again"
-            )
-        return storage
+        return _Storage(dtype, key, size)
 
 
 def _rebuild_tensor(
-    storage: np.ndarray, offset: int, shape: tuple[int, ...], strides: tuple[int, ...],
-    *_: Any,
-) -> np.ndarray:  # fmt: skip
-    # as_strided reads wherever it is told to: check the far corner first.
-    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    if min((offset, *shape, *strides), default=0) < 0 or (
-        math.prod(shape) and last >= storage.size
-    ):
-        raise InputError("a tensor reaches past its storage; the file is damaged")
-    view = np.lib.stride_tricks.as_strided(
-        storage[offset:], shape, [step * storage.itemsize for step in strides]
-    )
-    return view.copy()
+    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
+) -> _Tensor:
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _load_storage(
+    archive: zipfile.ZipFile, folder: str, storage: _Storage
+) -> np.ndarray:
+    if not any(storage.dtype is dtype for dtype in _DTYPES.values()):
+        raise InputError(f"storage of {storage.dtype}: only float tensors are read")
+    data = np.frombuffer(archive.read(f"{folder}data/{storage.key}"), storage.dtype)
+    if data.size != storage.size:
+        raise InputError(
+            f"storage {storage.key} has {data.size} of {storage.size} elements; the "
+            "file is damaged, download it again"
+        )
+    return data
+
+
+def _view(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
+    item = storage.itemsize
+    strides = [step * item for step in tensor.strides]
+    try:
+        # Unlike as_strided, this refuses to leave the storage.
+        view = np.ndarray(
+            tensor.shape, storage.dtype, storage, tensor.offset * item, strides
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            "a tensor reaches past its storage; the file is damaged"
+        ) from error
+    return view.astype(np.float32)

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from lkdn_jax.data.images import IMAGE_SUFFIXES, list_images, read_rgb, write_image
+from lkdn_jax.data.images import (
+    IMAGE_SUFFIXES,
+    list_images,
+    read_rgb,
+    to_uint8,
+    write_image,
+)
 from lkdn_jax.errors import InputError
 
 LOSSLESS = (".png", ".PNG", ".webp", ".tif", ".tiff", ".bmp")
@@ -253,3 +259,8 @@ def test_list_images_of_no_folder(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=f"{name} cannot be listed") as raised:
             list_images(tmp_path / name)
         assert "\n" not in str(raised.value)
+
+
+def test_to_uint8_clips_and_rounds():
+    image = np.array([-1, 0.4999 / 255, 0.5001 / 255, 254.4 / 255, 1, 1.5])
+    np.testing.assert_array_equal(to_uint8(image), [0, 0, 1, 254, 255, 255])

@@ -29,13 +29,14 @@ def test_equals_each_image_alone_with_few_programs(init):
     rng = np.random.default_rng(0)
     sizes = [(9, 12), (16, 11), (10, 12), (17, 11), (1, 1), (12, 12)]
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
-    upscaler = BucketedUpscaler(model, variables["params"], sizes, max_programs=2)
+    upscaler = BucketedUpscaler(model, sizes, max_programs=2)
     assert len(upscaler.shapes) == 2
     for image in images:
         alone = jax.jit(model.apply)(variables, image[None] / np.float32(255))[0]
-        np.testing.assert_allclose(upscaler(image), alone, rtol=1e-5, atol=1e-5)
+        ours = upscaler(variables["params"], image)
+        np.testing.assert_allclose(ours, alone, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="larger than all of"):
-        upscaler(np.zeros((18, 3, 3), np.uint8))
+        upscaler(variables["params"], np.zeros((18, 3, 3), np.uint8))
 
 
 def test_compiles_one_program_a_shape(init):
@@ -51,9 +52,9 @@ def test_compiles_one_program_a_shape(init):
     sizes = [tuple(size) for size in rng.integers(5, 40, (14, 2)).tolist()]
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        upscaler = BucketedUpscaler(model, params, sizes)
+        upscaler = BucketedUpscaler(model, sizes)
         for size in sizes:
-            upscaler(np.zeros((*size, 3), np.uint8))
+            upscaler(params, np.zeros((*size, 3), np.uint8))
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert len(upscaler.shapes) == 4

@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import math
 
@@ -68,11 +69,9 @@ def test_markdown_is_a_table(tmp_path):
 
 
 def test_prints_means_and_notes():
-    console = Console(width=100, record=True, quiet=True)
-    with console.capture() as capture:
-        console.quiet = False
-        print_report(REPORT, console)
-    text = capture.get()
+    file = io.StringIO()
+    print_report(REPORT, Console(file=file, width=100))
+    text = file.getvalue()
     assert "LKDN_x4.pth, ×4" in text
     assert "32.5000" in text
     assert "33.0000" not in text
@@ -85,3 +84,21 @@ def test_refuses_an_unknown_suffix_before_the_work(tmp_path):
     with pytest.raises(InputError, match="is written as"):
         write_report(tmp_path / "report", REPORT)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bracket_in_a_name_is_no_markup():
+    dataset = REPORT["datasets"]["Set|5"] | {"notes": ["of [b] and [/b]"]}
+    report = REPORT | {"weights": "[b].pth", "datasets": {"Set[x4]5": dataset}}
+    file = io.StringIO()
+    print_report(report, Console(file=file, width=100))
+    for name in ("[b].pth, ×4", "Set[x4]5", "of [b] and [/b]"):
+        assert name in file.getvalue()
+
+
+def test_refuses_a_folder_and_a_folder_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.json").mkdir()
+    for name in ("file/report.json", "folder.json"):
+        with pytest.raises(InputError, match="cannot be written there"):
+            check_output(tmp_path / name)
+    check_output(tmp_path / "new" / "folder" / "report.json")

@@ -96,8 +96,8 @@ def test_masked_padding_changes_nothing(init, module):
     alone = jax.jit(module.apply)(params, x)
     # Whatever lies outside must not matter, so it is not zero here.
     padding = ((0, 0), (3, 8), (1, 4), (0, 0))
-    padded = jnp.pad(x, padding, constant_values=7)
-    valid = jnp.pad(jnp.ones((1, 5, 9, 1)), padding)
+    padded = jnp.pad(x, padding, constant_values=jnp.nan)
+    valid = jnp.pad(jnp.ones((1, 5, 9, 1), bool), padding)
     out = jax.jit(module.apply)(params, padded, valid)
     scale = alone.shape[1] // x.shape[1]
     inside = out[:, 3 * scale : 8 * scale, scale : 10 * scale]

@@ -64,7 +64,7 @@ def test_masked_padding_changes_nothing(init, model):
     variables = init(model)
     lr = random_lr(1, 11, 9, 3)
     alone = jax.jit(model.apply)(variables, lr)
-    padded = jnp.pad(lr, ((0, 0), (0, 6), (0, 5), (0, 0)), constant_values=0.7)
+    padded = jnp.pad(lr, ((0, 0), (0, 6), (0, 5), (0, 0)), constant_values=jnp.nan)
     valid = jnp.zeros((1, 17, 14, 1), bool).at[:, :11, :9].set(True)
     out = jax.jit(model.apply)(variables, padded, valid)
     np.testing.assert_allclose(out[:, :44, :36], alone, atol=2e-6)
@@ -128,4 +128,7 @@ def test_refuses_what_it_cannot_upscale(init):
     with pytest.raises(ValueError, match=r"LKDN takes \[n, h, w, 3\]"):
         model.apply(variables, jnp.zeros((8, 8, 3)))
     with pytest.raises(ValueError, match="unknown 'XSB': use one of BSB, BSRB, RBSB"):
-        init(LKDN(**SMALL, shallow_block="XSB"))  # type: ignore[arg-type]
+        init(LKDN(**SMALL, shallow_block="XSB"))
+    for name in ("scale", "features", "num_blocks", "distilled", "attention_features"):
+        with pytest.raises(ValueError, match=f"{name} 0: must be at least 1"):
+            init(LKDN(**SMALL | {name: 0}))

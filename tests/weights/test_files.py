@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import serialization
 
 import lkdn_jax
 from lkdn_jax import LKDN, InputError, lkdn_s
@@ -26,14 +27,6 @@ def assert_equal(params, others):
     jax.tree.map(np.testing.assert_array_equal, params, others)
 
 
-def complete(model):
-    """Return the model with its defaults written out, as a file has them."""
-    return model.clone(
-        distilled=model.distilled or model.features // 2,
-        attention_features=model.attention_features or model.features,
-    )
-
-
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
     ("suffix", "names"),
@@ -54,7 +47,7 @@ def test_deduces_the_network_from_a_pth(tmp_path, init, write_pth, name):
     model, params = MODELS[name], init(MODELS[name])["params"]
     write_pth(tmp_path / "a.pth", {"params_ema": to_published(model, params)})
     loaded, others = lkdn_jax.load(tmp_path / "a.pth")
-    assert loaded == complete(model)
+    assert loaded == model
     assert_equal(others, params)
 
 
@@ -81,7 +74,7 @@ def test_published_safetensors_without_metadata(tmp_path, init):
     path = tmp_path / "a.safetensors"
     safetensors.numpy.save_file(to_published(model, params), path)
     loaded, others = lkdn_jax.load(path)
-    assert loaded == complete(model)
+    assert loaded == model
     assert_equal(others, params)
 
 
@@ -123,10 +116,54 @@ def test_unknown_architecture(tmp_path, init):
     model, params = MODELS["LKDN"], init(MODELS["LKDN"])["params"]
     path = tmp_path / "a.safetensors"
     arrays = to_published(model, params)
-    for text in ('{"depth": 3}', '{"shallow_block": "X"}', "[1]", "{"):
-        safetensors.numpy.save_file(arrays, path, {"architecture": text})
-        with pytest.raises(InputError, match="architecture"):
+    safetensors.numpy.save_file(arrays, path, {"architecture": "of somebody else"})
+    assert lkdn_jax.load(path)[0] == model
+    for text in (
+        '{"depth": 3}', '{"shallow_block": "X"}', '{"num_blocks": 1000000}', "[1]", "{",
+    ):  # fmt: skip
+        safetensors.numpy.save_file(arrays, path, {"lkdn_jax.1": text})
+        with pytest.raises(InputError, match="damaged"):
             lkdn_jax.load(path)
+
+
+def test_bsrb_is_what_its_file_states(tmp_path, init):
+    model = LKDN(scale=2, features=4, num_blocks=1, shallow_block="BSRB")
+    lkdn_jax.save(tmp_path / "a.msgpack", model, init(model)["params"])
+    assert lkdn_jax.load(tmp_path / "a.msgpack")[0] == model
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"format": "lkdn_jax.1"},
+        {"format": "lkdn_jax.1", "architecture": {}, "params": [1]},
+        {"format": "lkdn_jax.1", "architecture": {}, "params": {"fea_conv": 3}},
+        {"format": "lkdn_jax.1", "architecture": 3, "params": {"fea_conv": {}}},
+        {"params": {}},
+        [1, 2],
+    ],
+)
+def test_msgpack_with_other_content(tmp_path, content):
+    path = tmp_path / "a.msgpack"
+    path.write_bytes(serialization.msgpack_serialize(content))
+    with pytest.raises(InputError, match=r"a\.msgpack") as error:
+        lkdn_jax.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_names_that_cannot_be_a_tree(tmp_path, write_pth):
+    state = {"c1": np.zeros(3), "c1.weight": np.zeros((1, 1, 1, 1))}
+    write_pth(tmp_path / "a.pth", state)
+    with pytest.raises(InputError, match="damaged, or written by another program"):
+        lkdn_jax.load(tmp_path / "a.pth")
+
+
+def test_a_far_block_is_a_missing_block(tmp_path, init, write_pth):
+    model, params = MODELS["LKDN"], init(MODELS["LKDN"])["params"]
+    state = to_published(model, params) | {"B3000.x.weight": np.zeros(1)}
+    write_pth(tmp_path / "a.pth", state)
+    with pytest.raises(InputError, match=r"-B3\.c1_d\.kernel.* and \d+ more"):
+        lkdn_jax.load(tmp_path / "a.pth")
 
 
 def test_names_that_cannot_be_read_or_written(tmp_path, init):

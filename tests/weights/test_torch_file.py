@@ -3,6 +3,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -62,18 +63,84 @@ def test_refuses_any_other_name(tmp_path, name):
         read_pth(tmp_path / "a.pth")
 
 
-def test_refuses_a_tensor_that_reaches_past_its_storage(tmp_path, write_pth):
-    write_pth(tmp_path / "a.pth", STATE)
-    with zipfile.ZipFile(tmp_path / "a.pth") as archive:
-        records = {name: archive.read(name) for name in archive.namelist()}
-    data = records["archive/data.pkl"]
-    # The bias has shape (4,), pickled as K\x04\x85; 40 reaches far past its storage.
-    assert data.count(b"K\x04\x85") == 1
-    records["archive/data.pkl"] = data.replace(b"K\x04\x85", b"K\x28\x85")
-    with zipfile.ZipFile(tmp_path / "b.pth", "w") as archive:
-        for name, record in records.items():
-            archive.writestr(name, record)
-    with pytest.raises(InputError, match="reaches past its storage"):
+def pickled(*, storage="FloatStorage", offset, shape, strides, nested=False):
+    """Pickle {"a": one tensor of a storage of ten elements}, opcode by opcode."""
+
+    def number(value):
+        return b"I" + str(value).encode() + b"\n"
+
+    def sequence(values):
+        return b"(" + b"".join(map(number, values)) + b"t"
+
+    def tensor(of, offset, shape, strides):
+        head = b"ctorch._utils\n_rebuild_tensor_v2\n(" + of + number(offset)
+        return head + sequence(shape) + sequence(strides) + b"I00\n}tR"
+
+    pid = f"(S'storage'\nctorch\n{storage}\nS'0'\nS'cpu'\nI10\ntQ".encode()
+    if nested:
+        pid = tensor(pid, 0, (2, 5), (5, 1))
+    return b"}S'a'\n" + tensor(pid, offset, shape, strides) + b"s."
+
+
+TEN = np.arange(10, dtype="<f4")
+
+
+def write_raw(path, data, elements=TEN, **options):
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        archive.writestr("archive/data.pkl", data)
+        archive.writestr("archive/data/0", elements.tobytes())
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "bfloat16"])
+def test_reads_views_of_every_float(tmp_path, dtype):
+    names = {"f4": "Float", "f8": "Double", "f2": "Half", "bfloat16": "BFloat16"}
+    data = pickled(
+        storage=f"{names[dtype]}Storage", offset=1, shape=(3, 2), strides=(1, 4)
+    )
+    elements = np.arange(10).astype(ml_dtypes.bfloat16 if dtype[0] == "b" else dtype)
+    write_raw(tmp_path / "a.pth", data, elements)
+    a = read_pth(tmp_path / "a.pth")["a"]
+    assert a.dtype == np.float32
+    np.testing.assert_array_equal(a, [[1, 5], [2, 6], [3, 7]])
+
+
+@pytest.mark.parametrize(
+    ("view", "message"),
+    [
+        ({"offset": 6, "shape": (5,), "strides": (1,)}, "reaches past its storage"),
+        ({"offset": -1, "shape": (5,), "strides": (1,)}, "reaches past its storage"),
+        ({"offset": 3, "shape": (5,), "strides": (-1,)}, "reaches past its storage"),
+        ({"offset": 0, "shape": (3,), "strides": (1 << 61,)}, "storage|damaged"),
+        (
+            {"offset": 0, "shape": (1 << 29,), "strides": (0,)},
+            "overlap or are expanded",
+        ),
+        (
+            {"offset": 5, "shape": (9,), "strides": (1,), "nested": True},
+            "not a tensor",
+        ),
+    ],
+)
+def test_refuses_to_leave_a_storage(tmp_path, view, message):
+    write_raw(tmp_path / "a.pth", pickled(**view))
+    with pytest.raises(InputError, match=message):
+        read_pth(tmp_path / "a.pth")
+
+
+def test_refuses_what_unfolds(tmp_path):
+    data = pickled(offset=0, shape=(10,), strides=(1,))
+    write_raw(tmp_path / "a.pth", data, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match="compressed records"):
+        read_pth(tmp_path / "a.pth")
+
+
+def test_refuses_other_storages(tmp_path):
+    data = pickled(offset=0, shape=(10,), strides=(1,))
+    write_raw(tmp_path / "a.pth", data.replace(b"FloatStorage", b"LongStorage"))
+    with pytest.raises(InputError, match=r"refused to load torch\.LongStorage"):
+        read_pth(tmp_path / "a.pth")
+    write_raw(tmp_path / "b.pth", data.replace(b"ctorch\nFloatStorage\n", b"S'f4'\n"))
+    with pytest.raises(InputError, match="only float tensors are read"):
         read_pth(tmp_path / "b.pth")
 
 
