@@ -161,6 +161,7 @@ def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> N
             f"{path} has suffix {Path(path).suffix!r}: it names the format and must be "
             f"one of {', '.join(IMAGE_SUFFIXES)}; rename the output"
         )
+    image = np.asarray(image)
     is_image = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
     if image.dtype != np.uint8 or not is_image or image.size == 0:
         raise InputError(

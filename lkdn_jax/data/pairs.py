@@ -182,8 +182,8 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
             while others have one, or several candidates.
     """
     check_scale(scale)
-    folder = Path(folder).resolve()
-    if not folder.is_dir():
+    folder = Path(os.path.realpath(folder))
+    if not os.path.isdir(folder):  # unlike is_dir, it takes any name
         raise InputError(
             f"{folder} is no folder: it must hold a dataset's images; check the path"
         )

@@ -1,0 +1,62 @@
+"""Fill a folder so that a reader finds it whole or not at all."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lkdn_jax.errors import InputError
+
+
+@contextlib.contextmanager
+def partial_folder(target: Path) -> Iterator[Path]:
+    """Hold the folder in which a target is being made; wait while another holds it.
+
+    The lock ends with the process, however that ends, and what was in the folder is
+    still there for the next one. Whoever waited must look whether the target exists
+    by then.
+
+    Args:
+        target: What will be made; the folder is its name with `.partial`.
+
+    Yields:
+        The folder.
+
+    Raises:
+        InputError: The operating system refuses (full disk, missing permission), here
+            or in the body.
+    """
+    folder = target.with_name(f"{target.name}.partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # Only if nothing is in it, or nothing was to do.
+            os.close(descriptor)
+    except OSError as error:
+        reason = " ".join((error.strerror or str(error)).split())
+        raise InputError(
+            f"cannot write {target}: {reason}; check free space and the folder's "
+            "permissions and run the same again, what is done stays done"
+        ) from error
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Give a finished folder its name, once its files have reached the disk.
+
+    Args:
+        folder: The finished folder; its subfolders are not entered.
+        target: Its name, on the same file system; an empty folder is replaced.
+
+    Raises:
+        OSError: The operating system refuses.
+    """
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    folder.rename(target)

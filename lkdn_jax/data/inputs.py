@@ -1,0 +1,179 @@
+"""The photographs to prepare: folders and zips, with or without LR images."""
+
+import contextlib
+import hashlib
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lkdn_jax.data.bicubic import check_scale
+from lkdn_jax.data.images import IMAGE_SUFFIXES, list_images
+from lkdn_jax.data.pairs import LrMode, Pair, find_pairs, load_pair
+from lkdn_jax.data.tiles import Image
+from lkdn_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file, possibly inside a zip.
+
+    Attributes:
+        path: The image, or the zip.
+        member: Its name inside the zip, or empty.
+    """
+
+    path: Path
+    member: str = ""
+
+    def __str__(self) -> str:
+        return str(self.path / self.member)
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return Path(self.member or self.path).name
+
+    @contextlib.contextmanager
+    def on_disk(self) -> Iterator[Path]:
+        """Yield a path to read the image from."""
+        if not self.member:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            # A fixed name: a member's own could be anything.
+            path = Path(folder) / "image"
+            try:
+                with zipfile.ZipFile(self.path) as archive:
+                    path.write_bytes(archive.read(self.member))
+                yield path
+            except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+                raise InputError(
+                    f"{self} cannot be unpacked ({error}): get a fresh copy of the zip"
+                ) from error
+            except InputError as error:
+                raise InputError(str(error).replace(str(path), str(self))) from error
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """What one group of tiles is made of.
+
+    Attributes:
+        hr: The HR image.
+        lr: Its LR image, or None where it must be made from the HR image.
+    """
+
+    hr: ImageFile
+    lr: ImageFile | None
+
+    def key(self, *options: object) -> str:
+        """Name the work to be done: the files as they are now, and the options."""
+        described = []
+        for file in (self.hr, self.lr):
+            if file is not None:
+                stat = file.path.stat()
+                described.append((str(file), stat.st_size, stat.st_mtime_ns))
+        text = repr((described, options))
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
+
+    def load(self, scale: int, lr_mode: LrMode) -> tuple[Image, Image]:
+        """Read or make the pair, as `pairs.load_pair` does."""
+        with contextlib.ExitStack() as stack:
+            hr = stack.enter_context(self.hr.on_disk())
+            lr = stack.enter_context(self.lr.on_disk()) if self.lr else None
+            return load_pair(Pair(self.hr.name, hr, lr), scale, lr_mode)
+
+
+def _images(path: Path) -> list[ImageFile]:
+    if path.is_dir():
+        return [ImageFile(image) for image in list_images(path)]
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(archive.namelist())
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read ({error}): an input is a folder of images or a zip "
+            "of them; check the path"
+        ) from error
+    return [
+        ImageFile(path, name)
+        for name in names
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES
+        # macOS puts hidden companions of every file into its zips.
+        and not any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
+    ]
+
+
+def _with_lr(hr_path: Path, lr_path: Path, scale: int) -> list[Photograph]:
+    lrs = {Path(lr.name).stem: lr for lr in _images(lr_path)}
+    photographs = []
+    for hr in _images(hr_path):
+        stem = Path(hr.name).stem
+        names = (
+            f"{stem}x{scale}",
+            f"{stem}X{scale}",
+            f"{stem.removesuffix('_HR')}_LR",
+            stem,
+        )
+        lr = next((lrs[name] for name in names if name in lrs), None)
+        if lr is None:
+            raise InputError(
+                f"{hr} has no LR image in {lr_path}: it must be named "
+                f"{' or '.join(names)}; add it or leave out --lr_input"
+            )
+        photographs.append(Photograph(hr, lr))
+    return photographs
+
+
+def _without_lr(path: Path, scale: int) -> list[Photograph]:
+    if not path.is_dir():
+        return [Photograph(image, None) for image in _images(path)]
+    return [
+        Photograph(ImageFile(pair.hr), None if pair.lr is None else ImageFile(pair.lr))
+        for pair in find_pairs(path, scale).pairs
+    ]
+
+
+def find_photographs(
+    inputs: Sequence[Path], lr_inputs: Sequence[Path], scale: int
+) -> list[Photograph]:
+    """Find the photographs of all inputs.
+
+    A folder may have any layout that `pairs.find_pairs` knows. LR images given apart
+    are named as their HR image, with `x4`, `X4` or, for `_HR`, `_LR` at the end.
+
+    Args:
+        inputs: Folders or zips of HR images, at least one.
+        lr_inputs: For each of them, a folder or zip of its LR images; or empty.
+        scale: The factor, an integer >= 1.
+
+    Returns:
+        The photographs, in the order of the inputs, at least one.
+
+    Raises:
+        InputError: An input that cannot be read or holds no images, or an HR image
+            without its LR image.
+    """
+    check_scale(scale)
+    if lr_inputs and len(lr_inputs) != len(inputs):
+        raise InputError(
+            f"there are {len(inputs)} inputs but {len(lr_inputs)} of LR images: each "
+            "input needs its own; repeat --lr_input as often as --input"
+        )
+    photographs: list[Photograph] = []
+    for i, given in enumerate(inputs):
+        path = given.resolve()
+        if lr_inputs:
+            found = _with_lr(path, lr_inputs[i].resolve(), scale)
+        else:
+            found = _without_lr(path, scale)
+        if not found:
+            raise InputError(
+                f"{given} holds no images: it must hold files ending in "
+                f"{', '.join(IMAGE_SUFFIXES)}; check the path"
+            )
+        photographs += found
+    return photographs

@@ -1,0 +1,136 @@
+"""Batches on the host, read ahead by Grain."""
+
+import sys
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+from absl import flags
+
+from lkdn_jax.data.samples import cut_samples, draw_samples
+from lkdn_jax.data.tiles import Image, Tiles
+from lkdn_jax.errors import InputError
+
+Batch = tuple[Image, Image]
+
+
+@dataclass(frozen=True)
+class _MakeBatch:
+    """Makes this host's rows of the batch of a step; picklable, for the workers."""
+
+    sources: tuple[Tiles, ...]
+    seed: int
+    batch_size: int
+    lr_patch: int
+    weights: tuple[float, ...] | None
+    rows: slice
+
+    def __call__(self, step: int) -> Batch:
+        samples = draw_samples(
+            self.seed,
+            step,
+            self.batch_size,
+            [len(source) for source in self.sources],
+            self.weights,
+            self.sources[0].lr.shape[1] - self.lr_patch,
+        )
+        return cut_samples(self.sources, samples[self.rows], self.lr_patch)
+
+
+def _check_alike(sources: Sequence[Tiles]) -> None:
+    if not sources:
+        raise InputError("there are no sources: name at least one")
+    sizes = {(source.lr.shape[1:], source.hr.shape[1:]) for source in sources}
+    if len(sizes) > 1:
+        tiles = ", ".join(str(source.hr.shape[1]) for source in sources)
+        raise InputError(
+            f"the sources have HR tiles of {tiles}: all must have the same size and "
+            "scale; open them with one tile size"
+        )
+
+
+def _rows(batch_size: int, shard: tuple[int, int]) -> slice:
+    index, hosts = shard
+    if batch_size < 1 or batch_size % hosts:
+        raise InputError(
+            f"batch size {batch_size} must be a positive multiple of the {hosts} "
+            f"hosts: use {max(batch_size // hosts, 1) * hosts}"
+        )
+    part = batch_size // hosts
+    return slice(index * part, (index + 1) * part)
+
+
+def _read_ahead(
+    make: _MakeBatch, start_step: int, num_workers: int, num_threads: int
+) -> grain.IterDataset:
+    threads = max(num_threads, 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    steps = grain.MapDataset.range(start_step, sys.maxsize)
+    dataset = steps.map(make).to_iter_dataset(options)
+    if num_workers:
+        if not flags.FLAGS.is_parsed():
+            # Grain reads absl's flags, which only `absl.app.run` would parse.
+            flags.FLAGS.mark_as_parsed()
+        workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
+        dataset = dataset.mp_prefetch(workers)
+    return dataset
+
+
+def host_batches(
+    sources: Sequence[Tiles],
+    *,
+    seed: int,
+    batch_size: int,
+    lr_patch: int,
+    weights: Sequence[float] | None = None,
+    start_step: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    num_workers: int = 0,
+    num_threads: int = 2,
+) -> Generator[Batch]:
+    """Iterate without end over this host's part of every batch.
+
+    A batch is the same for any number of workers and threads, and in a resumed run.
+    Close the iterator, or wrap it in `contextlib.closing`: that ends its threads and
+    workers.
+
+    Args:
+        sources: Tiles of one size and scale, at least one.
+        seed: Any integer >= 0.
+        batch_size: Patches in a batch, over all hosts.
+        lr_patch: Side of an LR patch, in pixels.
+        weights: How often to draw from each source, of any sum; None for every tile
+            equally often.
+        start_step: Number of the first batch.
+        shard: Index of this host, and the number of hosts, which divides the batch.
+        num_workers: Processes that make batches; 0 for none beside this one.
+        num_threads: Threads that make batches, in this process or in each worker.
+
+    Returns:
+        An iterator over lr [b, p, p, 3] and hr [b, p * scale, p * scale, 3], uint8 in
+        [0, 255], b being batch_size over the number of hosts.
+
+    Raises:
+        InputError: Sources that differ in size, weights that do not fit them, patches
+            larger than the tiles, or a batch that does not divide by the hosts.
+    """
+    _check_alike(sources)
+    make = _MakeBatch(
+        tuple(sources),
+        seed,
+        batch_size,
+        lr_patch,
+        None if weights is None else tuple(weights),
+        _rows(batch_size, shard),
+    )
+    make(start_step)  # Bad arguments are told here, not by a worker.
+    return _iterate(_read_ahead(make, start_step, num_workers, num_threads))
+
+
+def _iterate(dataset: Any) -> Generator[Batch]:
+    iterator = iter(dataset)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()

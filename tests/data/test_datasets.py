@@ -1,0 +1,206 @@
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download.checksums import compute_url_info
+
+from lkdn_jax.data.bicubic import downscale
+from lkdn_jax.data.builders import Div2k
+from lkdn_jax.data.datasets import open_tiles
+from lkdn_jax.data.images import write_image
+from lkdn_jax.data.prepare import Options, prepare
+from lkdn_jax.errors import InputError
+
+URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
+
+
+def photographs(folder, n=3, h=60, w=84):
+    rng = np.random.default_rng(n)
+    folder.mkdir(parents=True, exist_ok=True)
+    images = []
+    for i in range(n):
+        image = rng.integers(0, 256, (h, w, 3), dtype=np.uint8)
+        write_image(folder / f"{i + 1:04d}.png", image)
+        images.append(image)
+    return images
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    images = photographs(folder / "raw")
+    prepare([folder / "raw"], folder / "x4", Options(4, 48), workers=1)
+    return folder / "x4", images
+
+
+def test_a_prepared_dataset_is_decoded_once(prepared):
+    folder, images = prepared
+    seen = []
+    tiles = open_tiles(str(folder), 4, 48, lambda *step: seen.append(step))
+    # 60 is less than one and a half tiles, 84 is more.
+    assert tiles.hr.shape == (6, 48, 48, 3)
+    assert tiles.lr.shape == (6, 12, 12, 3)
+    assert seen[0] == ("decoding", 0, 6)
+    assert seen[-1] == ("decoding", 6, 6)
+    for i, image in enumerate(images):
+        lr = downscale(image, 4)
+        np.testing.assert_array_equal(tiles.lr[2 * i], lr[1:13, :12])
+        np.testing.assert_array_equal(tiles.hr[2 * i], image[4:52, :48])
+        np.testing.assert_array_equal(tiles.hr[2 * i + 1], image[4:52, 36:])
+    seen.clear()
+    again = open_tiles(str(folder), 4, 48, lambda *step: seen.append(step))
+    assert not seen
+    np.testing.assert_array_equal(again.hr, tiles.hr)
+    assert {p.name for p in (folder / "decoded_t48").iterdir()} == {"lr.npy", "hr.npy"}
+    assert not (folder / "decoded_t48.partial").exists()
+
+
+def test_smaller_tiles_are_cut_from_larger_ones(prepared):
+    folder, images = prepared
+    tiles = open_tiles(str(folder), 4, 24)
+    assert tiles.hr.shape == (6 * 4, 24, 24, 3)
+    np.testing.assert_array_equal(tiles.hr[3], images[0][28:52, 24:48])
+
+
+def test_processes_that_decode_at_once_agree(prepared):
+    folder, _ = prepared
+    opened = []
+    threads = [
+        threading.Thread(target=lambda: opened.append(open_tiles(str(folder), 4, 36)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [tiles.hr.shape for tiles in opened] == [(6 * 1, 36, 36, 3)] * 4
+    assert not list(folder.glob("*.partial"))
+
+
+def test_an_interrupted_decoding_starts_again(prepared):
+    folder, _ = prepared
+    rest = folder / "decoded_t44.partial"
+    rest.mkdir()
+    (rest / "hr.npy").write_bytes(b"x" * 10**6)
+    tiles = open_tiles(str(folder), 4, 44)
+    assert (rest.exists(), tiles.hr.shape) == (False, (6, 44, 44, 3))
+
+
+def test_the_dataset_is_one_of_tfds(prepared):
+    builder = tfds.builder_from_directory(prepared[0])
+    assert builder.info.metadata["scale"] == 4
+    assert builder.info.splits["train"].num_examples == 6
+    example = builder.as_data_source(split="train")[5]
+    assert example["name"] == b"0003.png"
+    np.testing.assert_array_equal(example["hr"], prepared[1][2][4:52, 36:])
+
+
+@pytest.mark.parametrize(
+    ("scale", "tile", "message"),
+    [
+        (2, 48, "has scale 4 but 2 is asked for"),
+        (4, 96, "has tiles of 48 but 96 is asked for.*ask for 48, or .*--tile 96"),
+        (4, 50, "tile 50 must be a positive multiple of scale 4: use 48"),
+        (0, 48, "scale 0"),
+    ],
+)
+def test_another_scale_or_tile(prepared, scale, tile, message):
+    with pytest.raises(InputError, match=message):
+        open_tiles(str(prepared[0]), scale, tile)
+
+
+def test_sources_that_are_no_datasets(tmp_path):
+    raw, empty, broken = (tmp_path / name for name in ("raw", "empty", "broken"))
+    photographs(raw)
+    empty.mkdir()
+    broken.mkdir()
+    (broken / "dataset_info.json").write_text("{")
+    (tmp_path / "half.partial").mkdir()
+    command = (
+        f"python -m lkdn_jax.data.prepare --input {raw} --output {raw}_x4 "
+        "--scale 4 --tile 48"
+    )
+    for source, message in {
+        raw: command,
+        empty: "is empty",
+        broken: "is no dataset of lkdn_jax.data.prepare",
+        tmp_path / "missing": "does not exist",
+        tmp_path / "half": "is not finished",
+        "tfds:mnist": "only div2k",
+        "tfds:div2k/bicubic_x2": "has scale 2 but 4",
+    }.items():
+        with pytest.raises(InputError) as caught:
+            open_tiles(str(source), 4, 48)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_while_decoding(prepared, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lkdn_jax.data.datasets.write_tiles", full)
+    with pytest.raises(InputError, match=r"cannot write .*decoded_t40: No space left"):
+        open_tiles(str(prepared[0]), 4, 40)
+    assert not (prepared[0] / "decoded_t40").exists()
+
+
+@pytest.fixture
+def div2k(tmp_path, monkeypatch):
+    """Put small zips in DIV2K's layout where those downloaded by hand are found."""
+    manual = tmp_path / "data" / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    infos = {}
+    images = {}
+    for split in ("train", "valid"):
+        images[split] = photographs(tmp_path / split, 3 if split == "train" else 2)
+        name, lr_name = f"DIV2K_{split}_HR", f"DIV2K_{split}_LR_bicubic"
+        zips = manual / f"{name}.zip", manual / f"{lr_name}_X4.zip"
+        with zipfile.ZipFile(zips[0], "w") as hrs, zipfile.ZipFile(zips[1], "w") as lrs:
+            for i, image in enumerate(images[split]):
+                lr = tmp_path / "lr.png"
+                write_image(lr, downscale(image, 4))
+                hrs.write(
+                    tmp_path / split / f"{i + 1:04d}.png", f"{name}/{i + 1:04d}.png"
+                )
+                lrs.write(lr, f"{lr_name}/X4/{i + 1:04d}x4.png")
+        infos |= {URL + path.name: compute_url_info(path) for path in zips}
+    monkeypatch.setattr(Div2k, "url_infos", infos)
+    return tmp_path / "data", images
+
+
+def test_div2k_without_tensorflow(div2k):
+    data_dir, images = div2k
+    tiles = open_tiles("tfds:div2k", 4, 48, data_dir=str(data_dir))
+    assert tiles.hr.shape == (6, 48, 48, 3)
+    np.testing.assert_array_equal(tiles.hr[5], images["train"][2][4:52, 36:])
+    np.testing.assert_array_equal(
+        tiles.lr[5], downscale(images["train"][2], 4)[1:13, 9:]
+    )
+    # The catalogue's plain name reads what was prepared.
+    builder = tfds.builder("div2k/bicubic_x4", data_dir=data_dir)
+    source = builder.as_data_source(split="validation")
+    assert len(source) == 2
+    found = {example["hr"].tobytes() for example in source}
+    assert found == {image.tobytes() for image in images["valid"]}
+    # Prepared once: the zips are not needed again.
+    for path in (data_dir / "downloads" / "manual").iterdir():
+        path.unlink()
+    again = open_tiles("tfds:div2k/bicubic_x4", 4, 48, data_dir=str(data_dir))
+    np.testing.assert_array_equal(again.hr, tiles.hr)
+
+
+def test_div2k_images_smaller_than_a_tile(div2k):
+    with pytest.raises(InputError, match=r"image \d is 60x84 .* at most 60"):
+        open_tiles("tfds:div2k", 4, 64, data_dir=str(div2k[0]))
+
+
+def test_a_damaged_download_is_refused(div2k):
+    data_dir, _ = div2k
+    damaged = data_dir / "downloads" / "manual" / "DIV2K_train_HR.zip"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=r"wrong checksum.*DIV2K_train_HR\.zip"):
+        open_tiles("tfds:div2k", 4, 48, data_dir=str(data_dir))
+    assert not (data_dir / "div2k" / "bicubic_x4" / "2.0.0").exists()
