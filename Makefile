@@ -2,17 +2,17 @@
 
 PYTHON ?= python3
 VENV := .venv
-READY := $(VENV)/.ready
+READY := $(VENV)/.ready-$(notdir $(PYTHON))
 # The published weights, if they are somewhere on this machine.
 export LKDN_REFERENCE ?= ../shared/reference
 
 .PHONY: demo test lint clean
 
 demo: $(READY)
-	$(VENV)/bin/python -m lkdn_jax.demo $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+	$(VENV)/bin/python -m lkdn_jax.demo $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check

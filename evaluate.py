@@ -6,11 +6,7 @@ Example: python evaluate.py --weights LKDN_x4.pth --data Set5 --data Set14
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from lkdn_jax.cli import ArgumentParser, progress_bar, run
-from lkdn_jax.evaluation.benchmark import Options, evaluate_file
-from lkdn_jax.evaluation.report import check_output, print_report, write_report
+from lkdn_jax.cli import ArgumentParser, console, progress_bar, run
 
 
 def parse() -> ArgumentParser:
@@ -33,6 +29,9 @@ def parse() -> ArgumentParser:
 
 def main() -> None:
     flags = parse().parse_args()
+    from lkdn_jax.evaluation.benchmark import Options, evaluate_file
+    from lkdn_jax.evaluation.report import check_output, print_report, write_report
+
     if flags.output:
         check_output(flags.output)
     options = Options(flags.lr_mode, flags.rgb, flags.save_images)
@@ -46,7 +45,7 @@ def main() -> None:
         )
     if flags.output:
         write_report(flags.output, report)
-    print_report(report, Console())
+    print_report(report, console())
     if flags.output:
         print(f"wrote {flags.output}")
 

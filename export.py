@@ -7,7 +7,6 @@ import sys
 from argparse import BooleanOptionalAction
 
 from lkdn_jax.cli import ArgumentParser, run
-from lkdn_jax.weights.export import export
 
 
 def parse() -> ArgumentParser:
@@ -27,6 +26,8 @@ def parse() -> ArgumentParser:
 
 def main() -> None:
     flags = parse().parse_args()
+    from lkdn_jax.weights.export import export
+
     result = export(flags.weights, flags.output, folded=flags.fold, names=flags.names)
     print(f"before\n{result.before}")
     print(f"after\n{result.after}")

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from lkdn_jax.models.reparam import fold, fold_difference, folded_model
     from lkdn_jax.weights.files import load, save
 
+__version__ = "0.1.0"
+
 __all__ = [
     "LKDN",
     "Complexity",

@@ -2,15 +2,20 @@
 
 import argparse
 import contextlib
+import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TimeRemainingColumn as EtaColumn
 
 from lkdn_jax.errors import InputError
+
+_NARROWEST = 80  # columns a table needs; narrower terminals wrap its lines
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -30,28 +35,54 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and how to get help, and exit with status 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        line = " ".join(message.split())
+        self.exit(2, f"error: {line} (see {self.prog} --help)\n")
 
 
 def run(main: Callable[[], None]) -> int:
     """Run a script; bad input becomes one line on standard error.
 
     Args:
-        main: The script. `InputError` is for mistakes of the user; any other exception
-            is a bug and passes with its traceback.
+        main: The script. `InputError` and `OSError` are for what the user can mend; any
+            other exception is a bug and passes with its traceback. Heavy imports
+            belong inside, so that Ctrl-C ends them quietly too.
 
     Returns:
-        The exit status: 0, 1 after an `InputError`, 130 when interrupted.
+        The exit status: 0, or 1 after an error. Ctrl-C ends the process, status 130.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show "×" shows something else instead.
+        getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    # Pillow warns of what it reads all the same; what it cannot read is an error.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         main()
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (InputError, OSError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        print("interrupted", file=sys.stderr, flush=True)
+        # At once: XLA's threads do not survive an orderly exit in the middle of work.
+        os._exit(130)
     return 0
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError):
+        name = "" if error.filename is None else f"{error.filename}: "
+        reason = error.strerror or error
+        return f"{name}{reason}; check the path, its permissions and the free space"
+    return " ".join(str(error).split())
+
+
+def console() -> Console:
+    """Return a console on standard output, wide enough for a table."""
+    found = Console()
+    return found if found.width >= _NARROWEST else Console(width=_NARROWEST)
 
 
 @contextlib.contextmanager
@@ -70,6 +101,8 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         task = progress.add_task("", total=None)
 
         def update(stage: str, done: int, total: int) -> None:
-            progress.update(task, description=stage, completed=done, total=total)
+            progress.update(
+                task, description=escape(stage), completed=done, total=total
+            )
 
         yield update

@@ -1,7 +1,7 @@
 """The main job on real photographs: `make demo`.
 
-Shrinks photographs that come with scikit-image, upscales them with the published
-network, and compares with bicubic interpolation. The network never saw them.
+Trains a small network for two minutes on photographs that come with scikit-image, and
+compares it, on others, with bicubic interpolation and the published network.
 """
 
 import os
@@ -9,101 +9,94 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import skimage.data
-from rich.console import Console
 
-from lkdn_jax.cli import ArgumentParser, progress_bar, run
-from lkdn_jax.data.bicubic import upscale
-from lkdn_jax.data.images import read_rgb, write_image
-from lkdn_jax.data.pairs import find_pairs, load_pair
+from lkdn_jax.cli import ArgumentParser, console, progress_bar, run
 from lkdn_jax.errors import InputError
-from lkdn_jax.evaluation.benchmark import Options, evaluate_file
-from lkdn_jax.evaluation.figures import enlarge, side_by_side
-from lkdn_jax.evaluation.report import print_report, write_report
 
 PUBLISHED = (
     "https://github.com/stella-von/LKDN, folder experiments/pretrained_models/LKDN"
 )
+_CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.py"
 _SHOWN = "chelsea"
-_OTHERS = ("astronaut", "coffee", "rocket")
-_CROP = slice(60, 220), slice(140, 300)  # the eyes of the cat
+_CROP = slice(60, 220), slice(140, 300)  # an eye of the cat
 
 
-def find_weights(path: str | None) -> Path:
+def find_weights(path: str | None) -> Path | None:
     """Find the published ×4 weights.
 
     Args:
         path: A file, or None to look in the folder `LKDN_REFERENCE`.
 
     Returns:
-        The file.
+        The file, or None where the folder has none.
 
     Raises:
-        InputError: There is none.
+        InputError: `path` is no file.
     """
-    reference = Path(os.environ.get("LKDN_REFERENCE", "."))
-    weights = Path(path) if path else reference / "weights" / "LKDN_x4.pth"
-    if not weights.is_file():
-        raise InputError(
-            f"no weights at {weights}; download LKDN_x4.pth from {PUBLISHED}, and run: "
-            "make demo WEIGHTS=LKDN_x4.pth"
-        )
-    return weights
+    if path is not None:
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file; download it from {PUBLISHED}")
+        return Path(path)
+    folder = Path(os.environ.get("LKDN_REFERENCE", "."))
+    weights = folder / "weights" / "LKDN_x4.pth"
+    return weights if weights.is_file() else None
 
 
-def write_photographs(folder: Path, names: tuple[str, ...]) -> None:
-    """Write photographs that come with scikit-image.
+def write_picture(photographs: Path, upscaled: dict[str, Path], path: Path) -> None:
+    """Write a picture of LR, bicubic, our outputs and HR side by side.
 
     Args:
-        folder: Where to write them, as PNG.
-        names: Their names in `skimage.data`.
-    """
-    for name in names:
-        write_image(folder / f"{name}.png", np.asarray(getattr(skimage.data, name)()))
-
-
-def write_comparison(folder: Path, upscaled: Path, path: Path) -> None:
-    """Write a picture of LR, bicubic, our output and HR side by side.
-
-    Args:
-        folder: Dataset of HR images that holds one image.
-        upscaled: The upscaled image.
+        photographs: Dataset of HR images.
+        upscaled: Folders of upscaled images, by title.
         path: The picture to write.
     """
-    lr, hr = load_pair(find_pairs(folder, 4).pairs[0], 4)
-    images = {
-        "LR": enlarge(lr, 4),
-        "bicubic": upscale(lr, 4),
-        "LKDN": read_rgb(upscaled),
-        "HR": hr,
-    }
-    crops = {title: enlarge(image[_CROP], 3) for title, image in images.items()}
+    from lkdn_jax.data.bicubic import upscale
+    from lkdn_jax.data.images import read_rgb, write_image
+    from lkdn_jax.data.pairs import find_pairs, load_pair
+    from lkdn_jax.evaluation.figures import enlarge, side_by_side
+
+    pairs = {Path(p.name).stem: p for p in find_pairs(photographs, 4).pairs}
+    lr, hr = load_pair(pairs[_SHOWN], 4)
+    panels: dict[str, np.ndarray] = {"LR": enlarge(lr, 4), "bicubic": upscale(lr, 4)}
+    for title, folder in upscaled.items():
+        panels[title] = read_rgb(folder / f"{_SHOWN}.png")
+    panels["HR"] = hr
+    crops = {title: enlarge(image[_CROP], 2) for title, image in panels.items()}
     write_image(path, side_by_side(crops))
 
 
 def main() -> None:
     """Run the demo."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--weights", help="the published LKDN_x4.pth")
+    parser.add_argument("--weights", help="the published LKDN_x4.pth, to compare with")
     parser.add_argument("--output", type=Path, default=Path("demo"))
+    parser.add_argument("--steps", type=int, default=0, help="fewer than the config's")
     flags = parser.parse_args()
-    weights = find_weights(flags.weights)
-    shown, others = flags.output / _SHOWN, flags.output / "photographs"
-    write_photographs(shown, (_SHOWN,))
-    write_photographs(others, _OTHERS)
-    options = Options(save_images=flags.output / "upscaled")
-    with progress_bar() as progress:
-        report = evaluate_file(
-            weights, [others, shown], scale=4, options=options, progress=progress
-        )
-    print_report(report, Console())
-    write_report(flags.output / "report.json", report)
-    picture = flags.output / f"{_SHOWN}.png"
-    write_comparison(
-        shown, flags.output / "upscaled" / shown.name / picture.name, picture
-    )
-    print(f"Report: {flags.output / 'report.json'}")
-    print(f"Look at {picture}: LR, bicubic, LKDN and HR side by side.")
+    from lkdn_jax.evaluation.benchmark import Options, evaluate_file
+    from lkdn_jax.evaluation.report import print_report
+    from lkdn_jax.training.config import load_config
+    from lkdn_jax.training.loop import train_and_evaluate
+
+    weights, output = find_weights(flags.weights), flags.output
+    overrides = [f"--steps={flags.steps}"] if flags.steps else []
+    train_and_evaluate(load_config(_CONFIG, overrides), output)
+    photographs = output / "validation" / "photographs"
+    upscaled = {"two minutes' training": output / "upscaled" / "photographs"}
+    if weights is None:
+        print(f"The published weights, to compare with: {PUBLISHED}; then: "
+              "make demo WEIGHTS=LKDN_x4.pth")  # fmt: skip
+    else:
+        options = Options(save_images=output / "published")
+        with progress_bar() as progress:
+            report = evaluate_file(
+                weights, photographs, scale=4, options=options, progress=progress
+            )
+        print_report(report, console())
+        upscaled["published LKDN"] = output / "published" / "photographs"
+    picture = output / "comparison.png"
+    write_picture(photographs, upscaled, picture)
+    print(f"Report: {output / 'report.md'}")
+    print(f"Look at {picture}: {_SHOWN}, which the network never saw.")
 
 
 if __name__ == "__main__":

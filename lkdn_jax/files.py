@@ -59,3 +59,20 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Check, before the work, that files can be written to a folder.
+
+    Args:
+        folder: The folder; it need not exist yet.
+
+    Raises:
+        InputError: It, or what it would be created in, is no folder or is read-only.
+    """
+    folder = Path(os.path.realpath(folder))
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(
+            f"{folder}: cannot be written to; choose a folder that is yours"
+        )

@@ -10,12 +10,14 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("errors",),
     ("files",),
+    ("cli",),
     ("data", "evaluation.metrics", "evaluation.figures"),
     ("ops",),
     ("models",),
     ("weights",),
+    ("optim",),
     ("evaluation",),
-    ("cli",),
+    ("training",),
     ("demo",),
 ]
 WITHOUT_JAX = {"errors", "files", "cli", "data", "evaluation.metrics"}

@@ -90,7 +90,7 @@ def bad_input(name, weights, data):
         expected = ("a_LR.png is 30x34", "must be 15x17")
     elif name == "weights of another scale":
         arguments["--scale"] = 4
-        expected = ("weights for scale 2",)
+        expected = ("weights for scale 2 where scale 4",)
     elif name == "text as weights":
         arguments["--weights"] = data / "weights.msgpack"
         (data / "weights.msgpack").write_text("These are no weights.\n")
@@ -189,21 +189,22 @@ def test_export_refuses_what_does_not_fold_exactly(tmp_path, init):
 
 @pytest.mark.reference
 def test_demo(tmp_path, reference):
-    pytest.importorskip("skimage.data")
     result = run(
-        "-m", "lkdn_jax.demo", "--output", tmp_path, LKDN_REFERENCE=str(reference)
-    )
+        "-m", "lkdn_jax.demo", "--output", tmp_path, "--steps", 100,
+        LKDN_REFERENCE=str(reference),
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    picture = tmp_path / "chelsea.png"
-    assert str(picture) in result.stdout
+    picture = tmp_path / "comparison.png"
+    assert f"Look at {picture}" in result.stdout
     report = json.loads((tmp_path / "report.json").read_text())
-    for dataset in report["datasets"].values():
-        for row in dataset["images"].values():
-            assert row["psnr_y"] > row["bicubic_psnr_y"] + 1
+    rows = report["datasets"]["photographs"]["images"]
+    assert set(rows) == {"chelsea.png", "coffee.png", "rocket.png"}
     with Image.open(picture) as image:
-        assert image.size == (4 * 480 + 3 * 8, 480 + 32)
+        assert image.size == (5 * 320 + 4 * 8, 320 + 32)
 
 
-def test_demo_without_weights_says_where_they_are(tmp_path):
-    result = run("-m", "lkdn_jax.demo", LKDN_REFERENCE=str(tmp_path))
-    assert_one_line_error(result, "https://github.com/stella-von/LKDN", "WEIGHTS=")
+def test_demo_refuses_weights_that_are_not_there(tmp_path):
+    demo = ("-m", "lkdn_jax.demo", "--output", tmp_path / "demo")
+    result = run(*demo, "--weights", tmp_path / "none.pth")
+    assert_one_line_error(result, "none.pth", "no such file")
+    assert not (tmp_path / "demo").exists()

@@ -21,7 +21,8 @@ from lkdn_jax.data.pairs import Dataset, LrMode, Pair, find_pairs, load_pair
 from lkdn_jax.data.provenance import PAPER, name_interpolation
 from lkdn_jax.errors import InputError
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler
-from lkdn_jax.evaluation.metrics import psnr, rgb_to_y, ssim
+from lkdn_jax.evaluation.metrics import WINDOW, psnr, rgb_to_y, ssim
+from lkdn_jax.files import check_folder
 from lkdn_jax.weights.files import load
 
 Report = dict[str, Any]
@@ -45,12 +46,12 @@ class Options:
 
     lr_mode: LrMode = "auto"
     rgb: bool = False
-    save_images: Path | None = None
+    save_images: str | Path | None = None
 
 
 def evaluate_file(
     weights: str | Path,
-    folders: Sequence[str | Path],
+    folders: str | Path | Sequence[str | Path],
     *,
     scale: int | None = None,
     options: Options = Options(),  # frozen
@@ -60,7 +61,7 @@ def evaluate_file(
 
     Args:
         weights: A file for `lkdn_jax.load`.
-        folders: Datasets, in one of the layouts of `data.pairs.find_pairs`.
+        folders: Datasets (or one), in a layout of `data.pairs.find_pairs`.
         scale: The scale the network must have; None takes the network's.
         options: How to evaluate.
         progress: Called with a stage, the steps done and their total.
@@ -78,9 +79,11 @@ def evaluate_file(
     model, params = load(weights)
     if scale not in (None, model.scale):
         raise InputError(
-            f"{weights}: weights for scale {model.scale}, but --scale is {scale}; give "
-            "weights of that scale or leave --scale out"
+            f"{weights}: weights for scale {model.scale} where scale {scale} is asked "
+            "for; give weights of that scale"
         )
+    if isinstance(folders, str | Path):
+        folders = [folders]
     datasets = [find_pairs(folder, model.scale) for folder in folders]
     _check_names(datasets, options.save_images)
     pairs = [pair for dataset in datasets for pair in dataset.pairs]
@@ -162,8 +165,16 @@ def lr_sizes(
     Raises:
         InputError: An image that cannot be used.
     """
-    shapes = [load_pair(pair, scale, lr_mode)[0].shape for pair in pairs]
-    return [(shape[0], shape[1]) for shape in shapes]
+    sizes = []
+    for pair in pairs:
+        h, w, _ = load_pair(pair, scale, lr_mode)[0].shape
+        if min(h, w) * scale - 2 * scale < WINDOW:
+            raise InputError(
+                f"{pair.hr}: {h * scale}×{w * scale} pixels; {WINDOW}×{WINDOW} must be "
+                f"left for SSIM when a border of {scale} is cropped; leave it out"
+            )
+        sizes.append((h, w))
+    return sizes
 
 
 def super_resolve(upscaler: Upscale, lr: np.ndarray, name: str) -> np.ndarray:
@@ -231,15 +242,18 @@ def _note(foreign: list[tuple[str, float]], images: int) -> str:
 def _save_path(dataset: Dataset, pair: Pair, options: Options) -> Path | None:
     if options.save_images is None:
         return None
-    return options.save_images / dataset.name / f"{Path(pair.name).stem}.png"
+    name = f"{Path(pair.name).stem}.png"
+    return Path(options.save_images) / dataset.name / name
 
 
-def _check_names(datasets: Sequence[Dataset], save_images: Path | None) -> None:
+def _check_names(datasets: Sequence[Dataset], save_images: str | Path | None) -> None:
     names = [dataset.name for dataset in datasets]
     if len(set(names)) < len(names):
         raise InputError(
             f"datasets {', '.join(names)}: two have one name; rename a folder"
         )
+    if save_images is not None:
+        check_folder(Path(save_images))
     options, taken = Options(save_images=save_images), set()
     for dataset in datasets:
         taken |= {file for pair in dataset.pairs for file in (pair.hr, pair.lr)}

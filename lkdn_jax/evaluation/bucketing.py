@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN, expected_params
 
 Size = tuple[int, int]
@@ -97,6 +98,7 @@ class BucketedUpscaler:
 
         Raises:
             ValueError: The image fits into none of the shapes.
+            InputError: It does not fit into memory.
         """
         h, w, _ = lr.shape
         shape = next((s for s in self.shapes if h <= s[0] and w <= s[1]), None)
@@ -106,5 +108,13 @@ class BucketedUpscaler:
         padded[0, :h, :w] = lr / np.float32(255)
         valid = np.zeros((1, *shape, 1), np.bool_)
         valid[0, :h, :w] = True
-        sr = self._programs[shape](params, padded, valid)
-        return np.asarray(sr)[0, : h * self._scale, : w * self._scale]
+        try:
+            sr = np.asarray(self._programs[shape](params, padded, valid))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise InputError(
+                f"image of {h}×{w} LR pixels: out of memory; use smaller images or a "
+                "machine with more memory"
+            ) from error
+        return sr[0, : h * self._scale, : w * self._scale]

@@ -12,7 +12,7 @@ Float64 = npt.NDArray[np.float64]
 
 # Wang et al., "Image Quality Assessment: From Error Visibility to Structural
 # Similarity", 2004, section III.B and III.C; MATLAB's ssim_index.m.
-_WINDOW = 11
+WINDOW = 11
 _SIGMA = 1.5
 _C1 = (0.01 * 255) ** 2
 _C2 = (0.03 * 255) ** 2
@@ -75,9 +75,9 @@ def psnr(x: Array, y: Array, crop_border: int = 0) -> float:
 
 def _blur(x: Float64) -> Float64:
     # The Gaussian window is a product of two vectors: 22 taps instead of 121.
-    taps = np.exp(-0.5 * np.square((np.arange(_WINDOW) - _WINDOW // 2) / _SIGMA))
+    taps = np.exp(-0.5 * np.square((np.arange(WINDOW) - WINDOW // 2) / _SIGMA))
     taps /= taps.sum()
-    h, w = x.shape[0] - _WINDOW + 1, x.shape[1] - _WINDOW + 1
+    h, w = x.shape[0] - WINDOW + 1, x.shape[1] - WINDOW + 1
     rows = np.zeros((h, x.shape[1]))
     for i, tap in enumerate(taps):
         rows += tap * x[i : i + h]
@@ -117,10 +117,10 @@ def ssim(x: Array, y: Array, crop_border: int = 0) -> float:
     Source: Wang et al., 2004, equation 13; MATLAB's ssim_index.m.
     """
     inner_x, inner_y = _crop(x, y, crop_border)
-    if min(inner_x.shape[:2]) < _WINDOW:
+    if min(inner_x.shape[:2]) < WINDOW:
         raise InputError(
             f"image {x.shape[0]}x{x.shape[1]} (height x width) is too small for SSIM: "
-            f"within a border of {crop_border}, {_WINDOW}x{_WINDOW} pixels must be "
+            f"within a border of {crop_border}, {WINDOW}x{WINDOW} pixels must be "
             "left; use a larger image"
         )
     # Channel by channel: half a dozen float64 maps are alive at a time.

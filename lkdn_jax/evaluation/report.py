@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lkdn_jax.errors import InputError
-from lkdn_jax.files import atomic_write
+from lkdn_jax.files import atomic_write, check_folder
 
 Report = dict[str, Any]
 
@@ -62,11 +61,9 @@ def check_output(path: str | Path) -> None:
             written to.
     """
     path = Path(path)
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(
-            f"{path}: cannot be written there; choose a file in a folder of yours"
-        )
+    check_folder(path.absolute().parent)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; choose a file in it")
     if path.suffix.lower() not in _WRITERS:
         raise InputError(
             f"{path}: a report is written as {', '.join(_WRITERS)}; choose one of these"
@@ -87,7 +84,8 @@ def write_report(path: str | Path, report: Report) -> None:
     check_output(path)
     text = _WRITERS[Path(path).suffix.lower()](report)
     with atomic_write(path) as file:
-        file.write(text.encode())
+        # A file name need not be valid UTF-8.
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def _columns(report: Report) -> list[tuple[str, str, str]]:
@@ -118,7 +116,7 @@ def _markdown(report: Report) -> str:
     headings = ["dataset", "image", *(heading for _, heading, _ in _columns(report))]
     rows = [headings, ["---"] * 2 + ["---:"] * (len(headings) - 2), *_rows(report)]
     title = f"# {Path(report['weights']).name}, ×{report['scale']}"
-    escaped = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    escaped = ([" ".join(c.split()).replace("|", "\\|") for c in row] for row in rows)
     lines = [title, "", *(f"| {' | '.join(row)} |" for row in escaped)]
     for name, dataset in report["datasets"].items():
         lines += [

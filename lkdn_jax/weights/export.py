@@ -1,13 +1,16 @@
 """Export: fold what can be folded, prove it, and write one file that is enough."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+import jax
+import numpy as np
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.complexity import Complexity, complexity
 from lkdn_jax.models.reparam import fold, fold_difference, folded_model
-from lkdn_jax.weights.files import load, save
+from lkdn_jax.weights.files import Names, load, save
 
 MAX_DIFFERENCE = 1e-4  # on [0, 1]: a fortieth of a grey level
 
@@ -33,7 +36,7 @@ def export(
     output: str | Path,
     *,
     folded: bool = True,
-    names: Literal["ours", "published"] = "ours",
+    names: Names = "ours",
 ) -> Export:
     """Write a network in another format, folded where there is something to fold.
 
@@ -51,6 +54,8 @@ def export(
             then nothing is written.
     """
     model, params = load(weights)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise InputError(f"{weights}: parameters that are not finite; train again")
     before, difference = complexity(model, params), None
     if folded and folded_model(model) != model:
         difference = fold_difference(model, params)
@@ -59,6 +64,11 @@ def export(
                 f"{weights}: folding changes the output by {difference:.1e}, more than "
                 f"{MAX_DIFFERENCE:.0e}; the weights are damaged or very large, export "
                 "them with --no-fold"
+            )
+        if os.path.exists(output) and os.path.samefile(weights, output):
+            raise InputError(
+                f"{output}: folding over the weights themselves would lose the form "
+                "that is trained; choose another --output"
             )
         model, params = folded_model(model), fold(params)
     save(output, model, params, names=names)

@@ -6,9 +6,10 @@ architecture in its metadata. Either is all that is needed to use the network.
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from flax import serialization
+from flax.core import unfreeze
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lkdn_jax.errors import InputError
@@ -29,8 +31,18 @@ from lkdn_jax.weights.published import (
 )
 from lkdn_jax.weights.torch_file import read_pth
 
+Names = Literal["ours", "published"]
+
 _FORMAT = "lkdn_jax.1"
-_NOT_ARCHITECTURE = ("dtype", "parent", "name")  # fields that do not change parameters
+_NOT_ARCHITECTURE = (
+    "dtype",
+    "remat",
+    "parent",
+    "name",
+)  # fields that do not change parameters
+
+# What readers and converters raise for content that is not what it should be.
+_DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 Params = dict[str, Any]
 
@@ -56,8 +68,8 @@ def load(path: str | Path) -> tuple[LKDN, Params]:
     if reader is None:
         known = ", ".join(_READERS)
         raise InputError(f"{path}: weights are read from {known} files")
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a file of weights")
+    if not os.path.isfile(path):  # unlike is_file, it takes any name
+        raise InputError(f"{path}: no such file, or a folder; give a file of weights")
     try:
         stated, params = reader(path)
         model = LKDN(**_architecture(stated, deduce_architecture(params)))
@@ -66,7 +78,7 @@ def load(path: str | Path) -> tuple[LKDN, Params]:
     except InputError as error:
         prefix = "" if str(error).startswith(str(path)) else f"{path}: "
         raise InputError(f"{prefix}{error}") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         raise InputError(
             f"{path}: damaged, or written by another program "
             f"({type(error).__name__}: {error}); export it again"
@@ -79,7 +91,7 @@ def save(
     model: LKDN,
     params: Mapping[str, Any],
     *,
-    names: Literal["ours", "published"] = "ours",
+    names: Names = "ours",
 ) -> None:
     """Save a network, whole or not at all.
 
@@ -101,7 +113,11 @@ def save(
         for field in dataclasses.fields(model)
         if field.name not in _NOT_ARCHITECTURE
     }
-    arrays: Params = jax.tree.map(np.asarray, dict(params))
+    if names not in get_args(Names):
+        raise InputError(
+            f"names {names!r}: must be one of {', '.join(get_args(Names))}"
+        )
+    arrays: Params = jax.tree.map(np.asarray, unfreeze(dict(params)))
     suffix = path.suffix.lower()
     if suffix == ".msgpack" and names == "ours":
         content = serialization.msgpack_serialize(

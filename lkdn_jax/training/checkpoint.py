@@ -1,0 +1,120 @@
+"""Checkpoints: the only file that knows Orbax.
+
+A checkpoint is written by a thread while training goes on, under a temporary name, and
+renamed when it is whole. Kept are the last few and the best.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import (
+    preservation_policy,
+    save_decision_policy,
+)
+
+from lkdn_jax.errors import InputError
+from lkdn_jax.training.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints of one run, in one folder."""
+
+    def __init__(self, folder: Path, *, keep: int = 3) -> None:
+        """Open or create the folder.
+
+        Args:
+            folder: Where the checkpoints are.
+            keep: How many of the latest to keep, beside the one of the best PSNR.
+        """
+        keep_latest = preservation_policy.LatestN(keep)
+        keep_best = preservation_policy.BestN(
+            get_metric_fn=lambda metrics: metrics["psnr_y"],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        self._folder = folder
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=preservation_policy.AnyPreservationPolicy(
+                    [keep_latest, keep_best]
+                ),
+                save_decision_policy=save_decision_policy.FixedIntervalPolicy(1),
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def save(self, state: TrainState, psnr_y: float | None = None) -> None:
+        """Start to save a state; returns before it is written.
+
+        Args:
+            state: The state.
+            psnr_y: Its validation PSNR in dB, if it was measured.
+
+        Raises:
+            InputError: An earlier save failed, as on a full disk.
+        """
+        metrics = None if psnr_y is None else {"psnr_y": psnr_y}
+        try:
+            self._manager.save(
+                int(state.step), args=ocp.args.StandardSave(state), metrics=metrics
+            )
+        except (OSError, ValueError) as error:
+            raise self._failed(error) from error
+
+    def restore(self, like: TrainState) -> TrainState | None:
+        """Restore the last whole checkpoint.
+
+        Args:
+            like: A state of the same structure, shapes and shardings.
+
+        Returns:
+            The state, or None where there is no checkpoint.
+
+        Raises:
+            InputError: The checkpoint is of another network or optimizer.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            restored: Any = self._manager.restore(
+                step, args=ocp.args.StandardRestore(target)
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self._folder}: checkpoint {step} is of another network or optimizer "
+                "than the config; use its config, or another --workdir"
+            ) from error
+        return restored
+
+    def last(self) -> str:
+        """Name the last whole checkpoint, for messages."""
+        self._manager.reload()
+        step = self._manager.latest_step()
+        return "none" if step is None else str(self._folder / str(step))
+
+    def wait(self) -> None:
+        """Wait until all saves are written.
+
+        Raises:
+            InputError: A save failed, as on a full disk.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Wait, and release the threads."""
+        self._manager.close()
+
+    def _failed(self, error: Any) -> InputError:
+        reason = " ".join(str(error).split())[:300]
+        return InputError(
+            f"cannot save a checkpoint in {self._folder}: {reason}; free space and run "
+            f"the same command again, it resumes from {self.last()}"
+        )

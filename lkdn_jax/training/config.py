@@ -1,0 +1,108 @@
+"""Configurations: a Python file with `get_config()`, and overrides by name."""
+
+import ast
+import difflib
+import runpy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lkdn_jax.errors import InputError
+
+Config = Any  # a ConfigDict, whose attributes no type checker knows
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Load a configuration.
+
+    Args:
+        path: A Python file that defines `get_config()`.
+        overrides: `--field=value`, or `--field` and `value`, with dots between the
+            parts of a field: `--model.features=48`. Tuples are written `a,b`.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        InputError: No such file, an unknown field (with the nearest name), or a value
+            of another type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a config such as configs/x4.py")
+    namespace = runpy.run_path(str(path))
+    if "get_config" not in namespace:
+        raise InputError(f"{path}: defines no get_config(); see configs/default.py")
+    config: Config = namespace["get_config"]()
+    for field, text in _pairs(overrides):
+        _override(config, field, text)
+    return config.lock()
+
+
+def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    pairs, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise InputError(f"{word!r}: overrides are written --field=value")
+        field, equals, text = word[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise InputError(f"{word}: a value is missing; write {word}=value")
+            text = rest.pop(0)
+        pairs.append((field, text))
+    return pairs
+
+
+def _fields(config: Config, prefix: str = "") -> list[str]:
+    names = []
+    for name in config:
+        value = config.get_ref(name).get() if name in config else None
+        if isinstance(value, ConfigDict):
+            names += _fields(value, f"{prefix}{name}.")
+        else:
+            names.append(f"{prefix}{name}")
+    return names
+
+
+def _override(config: Config, field: str, text: str) -> None:
+    known = _fields(config)
+    if field not in known:
+        near = difflib.get_close_matches(field, known, 1, 0.0)[0]
+        raise InputError(f"--{field}: no such field; did you mean --{near}?")
+    *parents, name = field.split(".")
+    for parent in parents:
+        config = config[parent]
+    kind = config.get_type(name)
+    try:
+        config[name] = _parse(text, kind)
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise InputError(
+            f"--{field}={text}: not a value of type {kind.__name__}"
+        ) from error
+
+
+def _parse(text: str, kind: type) -> Any:
+    if kind is str:
+        return text
+    if kind is tuple:
+        return tuple(_literal(part) for part in text.split(",") if part)
+    if text.lower() in ("none", "") or (
+        kind is bool and text.lower() in ("true", "false")
+    ):
+        return {"true": True, "false": False}.get(text.lower())
+    value = ast.literal_eval(text.replace("_", ""))
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,67 @@
+"""Devices: a mesh of all of them, the batch split over it, the state on each."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lkdn_jax.errors import InputError
+
+
+def make_mesh() -> Mesh:
+    """Return a mesh of all devices of all hosts, with the one axis `batch`."""
+    # Auto axes: the explicit ones, the default, cannot express the pixel shuffle.
+    return jax.make_mesh((jax.device_count(),), ("batch",), (AxisType.Auto,))
+
+
+def check_batch_size(batch_size: int, accumulate: int) -> None:
+    """Check that a batch can be split.
+
+    Args:
+        batch_size: Patches of a step, over all hosts.
+        accumulate: Parts a batch is processed in.
+
+    Raises:
+        InputError: The batch does not divide by the devices times the parts.
+    """
+    parts = jax.device_count() * accumulate
+    if batch_size % parts:
+        raise InputError(
+            f"data.batch_size {batch_size} must be a multiple of {parts} ("
+            f"{jax.device_count()} devices × optimizer.accumulate {accumulate}); "
+            f"try {max(1, round(batch_size / parts)) * parts}"
+        )
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+    """Put a tree of arrays, equal on all hosts, on every device.
+
+    Args:
+        mesh: As made by `make_mesh`.
+        tree: Arrays on the host, or on one local device.
+
+    Returns:
+        The tree as global arrays.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)),
+        tree,
+    )
+
+
+def shard_batch(mesh: Mesh, tree: Any) -> Any:
+    """Split batches over the devices.
+
+    Args:
+        mesh: As made by `make_mesh`.
+        tree: Arrays [steps, b, …] with the rows of this host.
+
+    Returns:
+        The tree as global arrays, split along the second axis.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(None, "batch"))
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), tree
+    )

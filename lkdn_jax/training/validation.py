@@ -1,0 +1,109 @@
+"""Validation while training: the metrics of `evaluate.py`, on the average."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lkdn_jax.data.bicubic import upscale
+from lkdn_jax.data.images import write_image
+from lkdn_jax.data.pairs import find_pairs, load_pair
+from lkdn_jax.data.photographs import PHOTOGRAPHS_HELD_OUT, load_photograph
+from lkdn_jax.evaluation.benchmark import evaluate_dataset, lr_sizes, super_resolve
+from lkdn_jax.evaluation.bucketing import BucketedUpscaler
+from lkdn_jax.evaluation.figures import enlarge, side_by_side
+from lkdn_jax.models.lkdn import LKDN
+
+_CROP = 160  # side of the crop in pictures, in HR pixels
+
+
+class Validation:
+    """The validation images of a run, and the programs compiled for them.
+
+    Attributes:
+        folders: Folders of images, with `photographs` replaced by one.
+    """
+
+    def __init__(self, model: LKDN, names: Sequence[str], scratch: Path) -> None:
+        """Find the images; nothing is compiled before the first run.
+
+        Args:
+            model: The network.
+            names: Folders as for `evaluate.py`, or `photographs`: those of
+                scikit-image that are held out of training.
+            scratch: Folder where `photographs` are written.
+        """
+        self._model = model
+        self.folders = [_folder(name, scratch) for name in names]
+        self._datasets = [find_pairs(folder, model.scale) for folder in self.folders]
+        self._upscaler: BucketedUpscaler | None = None
+
+    def run(self, params: Any) -> tuple[dict[str, float], np.ndarray]:
+        """Evaluate parameters.
+
+        Args:
+            params: Parameters of the network, on any device.
+
+        Returns:
+            The means of the metrics over the datasets, and a picture [h, w, 3], uint8,
+            of the middle of the first image: LR, bicubic, ours, HR.
+        """
+        params = jax.tree.map(np.asarray, params)
+        if self._upscaler is None:
+            pairs = [pair for dataset in self._datasets for pair in dataset.pairs]
+            self._upscaler = BucketedUpscaler(
+                self._model.clone(dtype=None, remat=False),
+                lr_sizes(pairs, self._model.scale),
+            )
+        upscaler = partial(self._upscaler, params)
+        scale = self._model.scale
+        means = [
+            evaluate_dataset(upscaler, dataset, scale)["mean"]
+            for dataset in self._datasets
+        ]
+        row = {
+            name: float(np.mean([mean[name] for mean in means])) for name in means[0]
+        }
+        pair = self._datasets[0].pairs[0]
+        lr, hr = load_pair(pair, scale)
+        return row, compare(lr, super_resolve(upscaler, lr, pair.name), hr, scale)
+
+
+def compare(lr: np.ndarray, sr: np.ndarray, hr: np.ndarray, scale: int) -> np.ndarray:
+    """Show the middle of an image as LR, bicubic, ours and HR, side by side.
+
+    Args:
+        lr: Image [h, w, 3], uint8.
+        sr: Image [h·s, w·s, 3], uint8.
+        hr: Image [h·s, w·s, 3], uint8.
+        scale: The factor s.
+
+    Returns:
+        The picture [h', w', 3], uint8, pixels doubled.
+    """
+    height, width = (min(_CROP, n) for n in hr.shape[:2])
+    top, left = (hr.shape[0] - height) // 2, (hr.shape[1] - width) // 2
+    images = {
+        "LR": enlarge(lr, scale),
+        "bicubic": upscale(lr, scale),
+        "ours": sr,
+        "HR": hr,
+    }
+    return side_by_side(
+        {
+            title: enlarge(image[top : top + height, left : left + width], 2)
+            for title, image in images.items()
+        }
+    )
+
+
+def _folder(name: str, scratch: Path) -> Path:
+    if name != "photographs":
+        return Path(name)
+    folder = scratch / "photographs"
+    for held_out in PHOTOGRAPHS_HELD_OUT:
+        write_image(folder / f"{held_out}.png", load_photograph(held_out))
+    return folder

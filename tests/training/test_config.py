@@ -1,0 +1,132 @@
+import jax
+import optax
+import pytest
+
+from lkdn_jax import InputError
+from lkdn_jax.training.config import load_config
+from lkdn_jax.training.setup import check_config, create_feed, create_model, create_tx
+
+RECIPES = {
+    # Scale, features, blocks, HR patch, batch, loss, optimizer, rate, steps (paper).
+    "x2": (2, 56, 8, 96, 64, "l1", "adan", 5e-3, 1_000_000),
+    "x3": (3, 56, 8, 144, 64, "l1", "adan", 5e-3, 1_000_000),
+    "x4": (4, 56, 8, 192, 64, "l1", "adan", 5e-3, 1_000_000),
+    "s_x4": (4, 42, 5, 256, 128, "l1", "adam", 1e-3, 950_000),
+    "s_x4_finetune": (4, 42, 5, 480, 64, "l2", "adam", 2e-5, 100_000),
+}
+
+
+@pytest.fixture
+def configs(request):
+    return request.config.rootpath / "configs"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_the_papers(configs, name):
+    config = load_config(configs / f"{name}.py")
+    assert (
+        config.model.scale,
+        config.model.features,
+        config.model.num_blocks,
+        config.data.hr_patch,
+        config.data.batch_size,
+        config.loss,
+        config.optimizer.name,
+        config.optimizer.learning_rate,
+        config.steps,
+    ) == RECIPES[name]
+    check_config(config)
+    assert config.ema_decay == 0.999
+    assert config.schedule.name == "constant"
+    published = {"x2": 303_812, "x3": 311_387, "x4": 321_992}
+    model = create_model(config.model)
+    lr = jax.ShapeDtypeStruct((1, 8, 8, 3), "float32")
+    shapes = jax.eval_shape(lambda lr: model.init(jax.random.key(0), lr), lr)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert parameters == published.get(name, 172_449)
+    create_tx(config.optimizer, optax.constant_schedule(1e-3))
+
+
+def test_every_field_can_be_set(configs):
+    config = load_config(
+        configs / "x4.py",
+        [
+            "--steps=1_000",
+            "--optimizer.learning_rate", "1e-4",
+            "--optimizer.max_grad_norm=1",
+            "--optimizer.betas=0.9,0.8,0.7",
+            "--model.remat=true",
+            "--model.distilled=12",
+            "--data.sources=a,tfds:div2k",
+            "--data.weights=1,2.5",
+            "--init_from=weights.pth",
+        ],
+    )  # fmt: skip
+    assert config.steps == 1000
+    assert config.optimizer.learning_rate == 1e-4
+    assert config.optimizer.max_grad_norm == 1.0
+    assert config.optimizer.betas == (0.9, 0.8, 0.7)
+    assert config.model.remat is True
+    assert config.model.distilled == 12
+    assert config.data.sources == ("a", "tfds:div2k")
+    assert config.data.weights == (1, 2.5)
+    assert config.init_from == "weights.pth"
+    for name, value in (("steps", "7"), ("seed", "3"), ("data.cache", "host")):
+        config = load_config(configs / "default.py", [f"--{name}={value}"])
+        node = config
+        for part in name.split("."):
+            node = node[part]
+        assert str(node) == value
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--optimzer.learning_rate=1"], "did you mean --optimizer.learning_rate?"),
+        (["--stps=1"], "did you mean --steps?"),
+        (["--model=1"], "--model: no such field"),
+        (["--steps=many"], "--steps=many: not a value of type int"),
+        (["--steps=1.5"], "not a value of type int"),
+        (["--model.remat=perhaps"], "not a value of type bool"),
+        (["--steps"], "a value is missing"),
+        (["steps=3"], "overrides are written --field=value"),
+    ],
+)
+def test_refuses_unknown_fields_and_types(configs, overrides, message):
+    with pytest.raises(InputError) as error:
+        load_config(configs / "x4.py", overrides)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_refuses_files_that_are_no_configs(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_config(tmp_path / "none.py")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(InputError, match="defines no get_config"):
+        load_config(tmp_path / "empty.py")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--data.hr_patch=190", "data.hr_patch 190 must be a multiple of the scale 4"),
+        ("--data.hr_patch=1000", "at most data.tile 480"),
+        ("--data.cache=disk", "data.cache 'disk' must be"),
+        ("--data.weights=1,2", "one number for each of"),
+        ("--loss=l3", "loss 'l3' must be"),
+        ("--log_every=0", "log_every 0 must be a multiple"),
+        ("--optimizer.accumulate=7", "try 63"),
+    ],
+)
+def test_refuses_fields_that_do_not_fit(configs, override, message):
+    with pytest.raises(InputError) as error:
+        check_config(load_config(configs / "x4.py", [override]))
+    assert message in str(error.value)
+
+
+def test_refuses_data_that_is_not_there(configs, tmp_path):
+    overrides = [f"--data.sources={tmp_path / 'none'}"]
+    config = load_config(configs / "x4.py", overrides)
+    with pytest.raises(InputError, match="none"):
+        create_feed(config, None, lambda *_: None)

@@ -1,0 +1,265 @@
+"""The loop as a user runs it: stopped, killed, on several devices."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lkdn_jax
+from lkdn_jax import LKDN, lkdn_s
+
+ROOT = Path(__file__).parents[2]
+TINY = Path(__file__).with_name("tiny_config.py")
+KILLS = int(os.environ.get("LKDN_KILLS", "3"))
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Return an environment in which a program is compiled once, not once a process."""
+    cache = tmp_path_factory.mktemp("compiled")
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def start(environment, workdir, *overrides, config=TINY, devices=1):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [
+            sys.executable, "train.py", "--config", str(config),
+            "--workdir", str(workdir), *overrides,
+        ],
+        cwd=ROOT,
+        env=environment | {"XLA_FLAGS": flags},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def train(environment, workdir, *overrides, **options):
+    code, out, err = finish(start(environment, workdir, *overrides, **options))
+    assert code == 0, err
+    return out
+
+
+def refuse(environment, workdir, *overrides, **options):
+    code, _, err = finish(start(environment, workdir, *overrides, **options))
+    assert code != 0
+    lines = err.strip().splitlines()
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def metrics(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(environment, tmp_path_factory):
+    """Return the workdir of a run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("whole")
+    train(environment, workdir, "--validation.folders=photographs")
+    return workdir
+
+
+def model_bytes(workdir):
+    return (workdir / "model.msgpack").read_bytes()
+
+
+def test_leaves_everything_a_run_should(whole):
+    rows = metrics(whole)
+    losses = {row["step"]: row for row in rows if "loss" in row}
+    assert list(losses) == [4, 8, 12]
+    for row in losses.values():
+        assert row["learning_rate"] == pytest.approx(5e-3)
+        assert row["patches_per_second"] > 0
+        assert 0 <= row["seconds_waiting_for_data"] < 100
+        assert row["psnr"] > 0
+        assert row["grad_norm"] > 0
+    assert losses[12]["loss"] < losses[4]["loss"]
+    model, _ = lkdn_jax.load(whole / "model.msgpack")
+    assert model == lkdn_s(2, features=4, num_blocks=1)
+    folded, _ = lkdn_jax.load(whole / "model_folded.msgpack")
+    assert folded == LKDN(scale=2, features=4, num_blocks=1)
+    report = json.loads((whole / "report.json").read_text())
+    mean = report["datasets"]["photographs"]["mean"]
+    (validated,) = (row for row in rows if "psnr_y" in row)
+    assert mean["psnr_y"] == pytest.approx(validated["psnr_y"], abs=1e-3)
+    assert {p.name for p in (whole / "upscaled" / "photographs").iterdir()} == {
+        "chelsea.png", "coffee.png", "rocket.png",
+    }  # fmt: skip
+    with Image.open(whole / "curves.png") as picture:
+        assert picture.size == (1000, 400)
+    # The last two, and none of the others: step 12 is the best, too.
+    assert {p.name for p in (whole / "checkpoints").iterdir()} >= {"8", "12"}
+    assert not (whole / "checkpoints" / "4").exists()
+    assert any((whole / "tensorboard").iterdir())
+
+
+def test_training_again_changes_nothing(environment, whole):
+    before = model_bytes(whole)
+    out = train(environment, whole, "--validation.folders=photographs")
+    assert "resumed from" in out
+    assert model_bytes(whole) == before
+
+
+def test_host_and_device_paths_train_the_same(environment, whole, tmp_path):
+    train(environment, tmp_path / "a", "--data.cache=host")
+    train(environment, tmp_path / "b", "--data.cache=host", "--data.workers=1")
+    assert model_bytes(tmp_path / "a") == model_bytes(tmp_path / "b")
+    assert_close(tmp_path / "a", whole, 1e-6)
+
+
+def assert_close(workdir, other, tolerance):
+    ours, theirs = (
+        np.concatenate([np.ravel(x) for x in leaves(w)]) for w in (workdir, other)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+def leaves(workdir):
+    import jax
+
+    return jax.tree.leaves(lkdn_jax.load(workdir / "model.msgpack")[1])
+
+
+def test_stops_on_a_signal_and_resumes_bit_equal(environment, tmp_path):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        workdir = tmp_path / number.name
+        process = start(environment, workdir, "--steps=100000")
+        wait_for(process, workdir / "metrics.jsonl")
+        process.send_signal(number)
+        code, out, err = finish(process)
+        assert code == 0, err
+        assert f"stopped by {number.name} at step" in out
+        stopped = max(
+            int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()
+        )
+        assert f"step {stopped}, saved" in out
+        steps = stopped + 5
+        out = train(environment, workdir, f"--steps={steps}")
+        assert "resumed from" in out
+        whole = tmp_path / f"{number.name}_whole"
+        train(environment, whole, f"--steps={steps}")
+        assert model_bytes(workdir) == model_bytes(whole)
+
+
+def wait_for(process, path):
+    deadline = time.monotonic() + 120
+    while not (path.exists() and path.stat().st_size > 0):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_survives_kills_bit_equal(environment, tmp_path):
+    steps = ("--steps=100", "--checkpoint.every=4", "--log_every=4")
+    workdir, rng = tmp_path / "killed", random.Random(0)
+    for i in range(KILLS):
+        process = start(environment, workdir, *steps)
+        wait_for(process, workdir / "checkpoints")
+        # Saves take most of the time here: many kills fall into one.
+        time.sleep(rng.uniform(0.1, 2.0))
+        process.kill()
+        process.communicate()
+        assert process.returncode in (-signal.SIGKILL, 0), i
+    train(environment, workdir, *steps)
+    train(environment, tmp_path / "whole", *steps)
+    assert model_bytes(workdir) == model_bytes(tmp_path / "whole")
+    rows = [row["step"] for row in metrics(workdir) if "loss" in row]
+    assert rows == sorted(set(rows))
+
+
+def test_two_devices_and_two_processes_train_as_one(environment, tmp_path):
+    steps = ("--steps=5", "--checkpoint.every=5", "--log_every=5")
+    train(environment, tmp_path / "one", *steps)
+    train(environment, tmp_path / "two", *steps, devices=2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for i in range(2):
+        cluster = (
+            f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--process_id={i}",
+        )  # fmt: skip
+        processes.append(
+            start(environment, tmp_path / "hosts", *steps, "--multihost", *cluster)
+        )
+    results = [finish(process) for process in processes]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert "wrote" in results[0][1]
+    assert "wrote" not in results[1][1]
+    assert_close(tmp_path / "two", tmp_path / "one", 1e-6)
+    assert_close(tmp_path / "hosts", tmp_path / "one", 1e-6)
+
+
+def test_starts_from_weights(environment, whole, tmp_path):
+    train(
+        environment,
+        tmp_path,
+        f"--init_from={whole / 'model.msgpack'}",
+        "--steps=4",
+        "--optimizer.learning_rate=1e-12",
+    )
+    assert_close(tmp_path, whole, 1e-6)
+
+
+def test_a_loss_that_is_not_finite(environment, tmp_path):
+    error = refuse(
+        environment, tmp_path, "--optimizer.learning_rate=1e30", "--checkpoint.every=4"
+    )
+    for part in ("not finite at step", "batch of seed 0", "last good checkpoint"):
+        assert part in error
+
+
+def test_refuses_a_workdir_of_another_network(environment, whole):
+    before = model_bytes(whole)
+    error = refuse(environment, whole, "--model.features=6")
+    assert "model.features is 4, not 6" in error
+    assert model_bytes(whole) == before
+
+
+def test_a_full_disk_loses_nothing(environment, whole, tmp_path):
+    size = 20_000
+    limited = (
+        "import resource, runpy, signal, sys;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    workdir = tmp_path / "full"
+    train(environment, workdir, "--steps=4")
+    environment = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("JAX_")
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", limited, "train.py", "--config", str(TINY),
+         "--workdir", str(workdir)],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode != 0
+    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+    out = train(environment, workdir)
+    assert "resumed from" in out
+    assert model_bytes(workdir) == model_bytes(whole)
