@@ -31,7 +31,7 @@ def main() -> None:
     from lkdn_jax.training.loop import train_and_evaluate
 
     config = load_config(flags.config, overrides)
-    if flags.multihost:
+    if flags.multihost or flags.coordinator:
         import jax
 
         jax.distributed.initialize(

@@ -50,14 +50,15 @@ def get_config() -> ConfigDict:
     config.data.tile = 480  # side of the tiles the images are cut into, in HR pixels
     config.data.hr_patch = 192  # side of a training patch, in HR pixels
     config.data.batch_size = 64  # patches of a step, over all devices and hosts
-    config.data.cache = "device"  # tiles in device memory, or "host": sent as batches
+    # "device": tiles in device memory; "host": batches are sent; "auto": by their size
+    config.data.cache = "auto"
     config.data.workers = 0  # processes that cut patches for "host"; 0: threads
     # Steps in one compiled program; None: 10, or 1 on CPU, where XLA's loops are slow.
     config.data.steps_per_dispatch = placeholder(int)
 
     config.validation = ConfigDict()
     config.validation.folders = ()  # as for evaluate.py --data, or "photographs"
-    config.validation.every = 5000  # steps
+    config.validation.every = 5000  # steps; saves a checkpoint, too
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 5000  # steps

@@ -2,7 +2,7 @@
 
     python train.py --config configs/x2.py --workdir runs/x2
 
-on DIV2K; with Flickr2K prepared (README, Training) add
+on DIV2K; with Flickr2K prepared (README, Train) add
 
     --data.sources=tfds:div2k,flickr2k_x2
 

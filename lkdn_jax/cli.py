@@ -96,7 +96,12 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     console = Console(stderr=True)
     hidden = not console.is_terminal
     with Progress(
-        *columns, EtaColumn(), console=console, transient=True, disable=hidden
+        *columns,
+        EtaColumn(),
+        console=console,
+        transient=True,
+        disable=hidden,
+        redirect_stdout=sys.stdout.isatty(),
     ) as progress:
         task = progress.add_task("", total=None)
 

@@ -1,5 +1,6 @@
 """Batches on the host, read ahead by Grain."""
 
+import signal
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,12 @@ def _rows(batch_size: int, shard: tuple[int, int]) -> slice:
     return slice(index * part, (index + 1) * part)
 
 
+def _ignore_interrupts(worker: int, workers: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the parent decides when to stop.
+    del worker, workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _read_ahead(
     make: _MakeBatch, start_step: int, num_workers: int, num_threads: int
 ) -> grain.IterDataset:
@@ -73,7 +80,7 @@ def _read_ahead(
             # Grain reads absl's flags, which only `absl.app.run` would parse.
             flags.FLAGS.mark_as_parsed()
         workers = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=2)
-        dataset = dataset.mp_prefetch(workers)
+        dataset = dataset.mp_prefetch(workers, _ignore_interrupts)
     return dataset
 
 

@@ -4,9 +4,12 @@ A checkpoint is written by a thread while training goes on, under a temporary na
 renamed when it is whole. Kept are the last few and the best.
 """
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import (
@@ -16,6 +19,22 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.training.state import TrainState
+
+
+def _psnr_y(metrics: Any) -> float:
+    return metrics["psnr_y"]
+
+
+def _silence_closed_loops() -> None:
+    # After a failed save its writers go on telling an event loop that is gone, each
+    # with a traceback.
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            previous(unraisable)
+
+    sys.unraisablehook = hook
 
 
 class Checkpoints:
@@ -28,16 +47,18 @@ class Checkpoints:
             folder: Where the checkpoints are.
             keep: How many of the latest to keep, beside the one of the best PSNR.
         """
+        # What a failed save says is raised, too; its log would be hundreds of lines.
+        absl.logging.set_verbosity(absl.logging.FATAL)
+        _silence_closed_loops()
         keep_latest = preservation_policy.LatestN(keep)
         keep_best = preservation_policy.BestN(
-            get_metric_fn=lambda metrics: metrics["psnr_y"],
-            n=1,
-            keep_checkpoints_without_metrics=False,
+            get_metric_fn=_psnr_y, n=1, keep_checkpoints_without_metrics=False
         )
         self._folder = folder
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
+                best_fn=_psnr_y,  # without it the metrics are not written
                 preservation_policy=preservation_policy.AnyPreservationPolicy(
                     [keep_latest, keep_best]
                 ),
@@ -64,6 +85,10 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise self._failed(error) from error
 
+    def exist(self) -> bool:
+        """Return whether there is a whole checkpoint."""
+        return self._manager.latest_step() is not None
+
     def restore(self, like: TrainState) -> TrainState | None:
         """Restore the last whole checkpoint.
 
@@ -86,8 +111,9 @@ class Checkpoints:
             )
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{self._folder}: checkpoint {step} is of another network or optimizer "
-                "than the config; use its config, or another --workdir"
+                f"{self._folder}: checkpoint {step} is damaged, or of another network "
+                "or optimizer than the config; use its config or another --workdir, or "
+                f"delete {step} to resume from the one before"
             ) from error
         return restored
 
@@ -109,11 +135,12 @@ class Checkpoints:
             raise self._failed(error) from error
 
     def close(self) -> None:
-        """Wait, and release the threads."""
-        self._manager.close()
+        """Wait, and release the threads; a save that fails now is not reported."""
+        with contextlib.suppress(OSError, ValueError):
+            self._manager.close()
 
     def _failed(self, error: Any) -> InputError:
-        reason = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[-200:]  # the cause stands at the end
         return InputError(
             f"cannot save a checkpoint in {self._folder}: {reason}; free space and run "
             f"the same command again, it resumes from {self.last()}"

@@ -59,7 +59,7 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
 def _fields(config: Config, prefix: str = "") -> list[str]:
     names = []
     for name in config:
-        value = config.get_ref(name).get() if name in config else None
+        value = config[name]
         if isinstance(value, ConfigDict):
             names += _fields(value, f"{prefix}{name}.")
         else:
@@ -77,7 +77,8 @@ def _override(config: Config, field: str, text: str) -> None:
         config = config[parent]
     kind = config.get_type(name)
     try:
-        config[name] = _parse(text, kind)
+        optional = config[name] is None
+        config[name] = None if optional and text == "None" else _parse(text, kind)
     except (ValueError, TypeError, SyntaxError) as error:
         raise InputError(
             f"--{field}={text}: not a value of type {kind.__name__}"
@@ -89,10 +90,8 @@ def _parse(text: str, kind: type) -> Any:
         return text
     if kind is tuple:
         return tuple(_literal(part) for part in text.split(",") if part)
-    if text.lower() in ("none", "") or (
-        kind is bool and text.lower() in ("true", "false")
-    ):
-        return {"true": True, "false": False}.get(text.lower())
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
     value = ast.literal_eval(text.replace("_", ""))
     if kind is float and type(value) is int:
         value = float(value)

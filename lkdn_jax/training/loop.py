@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from lkdn_jax.cli import progress_bar
 from lkdn_jax.errors import InputError
@@ -29,6 +30,7 @@ from lkdn_jax.training.setup import (
     create_tx,
     initial_params,
     steps_per_dispatch,
+    write_config,
 )
 from lkdn_jax.training.sharding import make_mesh, replicate
 from lkdn_jax.training.signals import stop_signals
@@ -45,35 +47,41 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
 
     Args:
         config: As in configs/default.py.
-        workdir: Folder for checkpoints, metrics and the results.
-        log: Where lines for the user go.
+        workdir: Folder for checkpoints, metrics and the results; on several hosts one
+            that all of them see.
+        log: Where lines for the user go; process 0 alone calls it.
 
     Raises:
         InputError: A configuration or data that cannot be used, a workdir of another
             network, a loss that is not finite, a disk that is full.
     """
     check_config(config)
+    changes = check_workdir(config, workdir)
     primary = jax.process_index() == 0
-    if primary:
-        check_workdir(config, workdir)
-    model = create_model(config.model)
+    if not primary:
+        log = _ignore
+    model, mesh = create_model(config.model), make_mesh()
     schedule = create_schedule(
         learning_rate=config.optimizer.learning_rate,
         steps=config.steps,
         **config.schedule,
     )
     tx = create_tx(config.optimizer, schedule)
-    mesh = make_mesh()
     with progress_bar() as progress:
         feed = create_feed(config, mesh, progress)
-    validation = Validation(model, config.validation.folders, workdir / "validation")
-    state = create_state(model, tx, seed=config.seed, params=initial_params(config))
-    state = replicate(mesh, state)
+    validation = None
+    if primary and config.validation.folders:
+        validation = Validation(model, config.validation.folders, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
     try:
+        params = None if checkpoints.exist() else initial_params(config)
+        state = create_state(model, tx, seed=config.seed, params=params)
+        state = replicate(mesh, state)
         if (restored := checkpoints.restore(state)) is not None:
             state = restored
             log(f"resumed from {checkpoints.last()}")
+        for change in changes:
+            log(f"note: {change}")
         step = make_train_step(
             model,
             tx,
@@ -82,8 +90,14 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
             accumulate=config.optimizer.accumulate,
             schedule=schedule,
         )
-        steps = jax.jit(make_train_steps(step, feed.load), donate_argnums=0)
+        steps = jax.jit(
+            make_train_steps(step, feed.load),
+            donate_argnums=0,
+            out_shardings=NamedSharding(mesh, PartitionSpec()),
+        )
         writer = MetricsWriter(workdir, int(state.step)) if primary else None
+        if primary:
+            write_config(config, workdir)
         run = _Run(config, feed, steps, validation, checkpoints, writer, log)
         state, stopped = run.train(state)
         checkpoints.wait()
@@ -95,9 +109,16 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
                 f"{checkpoints.last()}; the same command resumes"
             )
         elif primary:
-            finish(model, state.ema_params, validation.folders, workdir, log)
+            folders = validation.folders if validation is not None else []
+            finish(model, state.ema_params, folders, workdir, log)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("finished")
     finally:
         checkpoints.close()
+
+
+def _ignore(line: str) -> None:
+    del line
 
 
 @dataclass
@@ -109,101 +130,88 @@ class _Window:
     start: float = field(default_factory=time.perf_counter)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
     config: Config
     feed: Feed
     steps: Any
-    validation: Validation
+    validation: Validation | None
     checkpoints: Checkpoints
     writer: MetricsWriter | None
     log: Log
+    window: _Window = field(default_factory=_Window)
 
     def train(self, state: TrainState) -> tuple[TrainState, str | None]:
         """Run the steps that are left; returns the state and the signal that came."""
-        config, first = self.config, int(state.step)
-        lengths = list(dispatches(first, config.steps, steps_per_dispatch(config)))
-        window, pending, done = _Window(), None, first
-        stopped = None
+        config, done = self.config, int(state.step)
+        lengths = list(dispatches(done, config.steps, steps_per_dispatch(config)))
+        pending, stopped = None, None
+        self.window = _Window()
         with (
             stop_signals() as stop,
-            self.feed.samples(first, lengths) as samples,
+            self.feed.samples(done, lengths) as samples,
             progress_bar() as progress,
         ):
             for length in lengths:
                 start = time.perf_counter()
                 batch = next(samples)
-                window.waited += time.perf_counter() - start
+                self.window.waited += time.perf_counter() - start
                 state, metrics = self.steps(state, self.feed.dataset, batch)
                 # The metrics of the dispatch before this one: the device never waits.
-                if pending is not None:
-                    self.collect(window, *pending)
+                self.collect(pending)
                 pending, done = (done, metrics), done + length
                 progress("training", done, config.steps)
                 stopped = _agree(stop(), done, config.log_every)
-                events = self.events(done) | ({"save"} if stopped else set())
-                if events:
-                    self.collect(window, *pending)
+                last = done == config.steps
+                validate = last or done % config.validation.every == 0
+                save = stopped or last or done % config.checkpoint.every == 0
+                if validate or save:
+                    self.collect(pending)
                     pending = None
-                    window = self.handle(events, done, state, window)
+                    self.keep(done, state, validate=validate)
                 if stopped:
                     break
         return state, stopped
 
-    def events(self, done: int) -> set[str]:
-        """Name what is due after so many steps."""
-        config, last = self.config, done == self.config.steps
-        due = {
-            "log": done % config.log_every == 0,
-            "validate": done % config.validation.every == 0 or last,
-            "save": done % config.checkpoint.every == 0 or last,
-        }
-        return {name for name, is_due in due.items() if is_due}
-
-    def collect(self, window: _Window, first: int, metrics: Any) -> None:
-        """Fetch the metrics of a dispatch and check them."""
+    def collect(self, pending: tuple[int, Any] | None) -> None:
+        """Fetch and check the metrics of a dispatch; write a row if one is due."""
+        if pending is None:
+            return
+        first, metrics = pending
         values = jax.device_get(metrics)
-        window.rows.append(values)
-        finite = np.isfinite(values["loss"]) & np.isfinite(values["grad_norm"])
+        self.window.rows.append(values)
+        finite = np.all(
+            [np.isfinite(values[k]) for k in ("loss", "grad_norm", "param_norm")], 0
+        )
         if not finite.all():
             step = first + int(np.argmin(finite))
             raise InputError(
-                f"loss {values['loss'][step - first]} or its gradient is not finite at "
-                f"step {step} (batch of seed {self.config.seed}, step {step}); lower "
-                "optimizer.learning_rate or set optimizer.max_grad_norm; last good "
-                f"checkpoint: {self.checkpoints.last()}"
+                f"the loss {values['loss'][step - first]}, its gradient or the "
+                f"parameters are not finite at step {step} (batch of seed "
+                f"{self.config.seed}, step {step}); lower optimizer.learning_rate or "
+                "set optimizer.max_grad_norm; last good checkpoint: "
+                f"{self.checkpoints.last()}"
             )
+        done = first + len(finite)
+        if done % self.config.log_every == 0:
+            self.report(done)
+            self.window = _Window()
 
-    def handle(
-        self, events: set[str], done: int, state: TrainState, window: _Window
-    ) -> _Window:
-        """Log, validate and save what is due; returns the window that goes on."""
-        if "log" in events and window.rows:
-            self.report(done, window)
-            window = _Window()
-        start, psnr_y = time.perf_counter(), None
-        if "validate" in events and self.validation.folders:
-            psnr_y = self.validate(done, state)
-        if events & {"validate", "save"}:
-            self.checkpoints.save(state, psnr_y)
-        window.start += time.perf_counter() - start
-        return window
-
-    def report(self, done: int, window: _Window) -> None:
+    def report(self, done: int) -> None:
         """Write the row of a window."""
         if self.writer is None:
             return
+        rows = self.window.rows
         columns = {
-            name: np.concatenate([row[name] for row in window.rows])
-            for name in window.rows[0]
+            name: np.concatenate([row[name] for row in rows]) for name in rows[0]
         }
-        seconds = time.perf_counter() - window.start
-        steps = len(columns["loss"])
+        seconds = time.perf_counter() - self.window.start
+        patches = len(columns["loss"]) * self.config.data.batch_size
         row = {name: float(np.mean(values)) for name, values in columns.items()}
         row |= {
             "learning_rate": float(columns["learning_rate"][-1]),
-            "patches_per_second": steps * self.config.data.batch_size / seconds,
-            "seconds_waiting_for_data": window.waited,
+            "patches_per_second": patches / seconds,
+            "seconds_waiting_for_data": self.window.waited,
         }
         self.writer.scalars(done, row)
         self.log(
@@ -211,19 +219,34 @@ class _Run:
             f"{row['patches_per_second']:.1f} patches/s"
         )
 
+    def keep(self, done: int, state: TrainState, *, validate: bool) -> None:
+        """Save a checkpoint, after a validation if one is due."""
+        start, psnr_y = time.perf_counter(), None
+        if validate and self.config.validation.folders:
+            psnr_y = self.validate(done, state)
+        self.checkpoints.save(state, psnr_y)
+        self.window.start += time.perf_counter() - start  # not the training's time
+
     def validate(self, done: int, state: TrainState) -> float:
         """Validate the average; all processes get the result of the first."""
-        psnr_y = 0.0
-        if self.writer is not None:
-            row, picture = self.validation.run(state.ema_params)
-            self.writer.scalars(done, row)
-            self.writer.image(done, "validation", picture)
-            psnr_y = row["psnr_y"]
-            self.log(
-                f"step {done}: validation PSNR-Y {psnr_y:.4f} dB (bicubic "
-                f"{row['bicubic_psnr_y']:.4f}), SSIM-Y {row['ssim_y']:.5f}"
-            )
-        return _broadcast(psnr_y)
+        psnr_y, failure = float("nan"), None
+        if self.validation is not None and self.writer is not None:
+            try:
+                row, picture = self.validation.run(state.ema_params)
+                self.writer.scalars(done, row)
+                self.writer.image(done, "validation", picture)
+                psnr_y = row["psnr_y"]
+                self.log(
+                    f"step {done}: validation PSNR-Y {psnr_y:.4f} dB (bicubic "
+                    f"{row['bicubic_psnr_y']:.4f}), SSIM-Y {row['ssim_y']:.5f}"
+                )
+            except InputError as error:
+                failure = error
+        if jax.process_count() > 1:
+            psnr_y = float(multihost_utils.broadcast_one_to_all(np.float32(psnr_y)))
+        if not np.isfinite(psnr_y):
+            raise failure or InputError("the validation failed, see process 0")
+        return psnr_y
 
 
 def dispatches(first: int, steps: int, length: int) -> Iterator[int]:
@@ -242,9 +265,3 @@ def _agree(signal_name: str | None, done: int, every: int) -> str | None:
         return None
     stop = multihost_utils.process_allgather(np.array(signal_name is not None))
     return (signal_name or "a signal to another process") if stop.any() else None
-
-
-def _broadcast(value: float) -> float:
-    if jax.process_count() == 1:
-        return value
-    return float(multihost_utils.broadcast_one_to_all(np.float32(value)))

@@ -1,22 +1,31 @@
 """From a configuration to the parts of a run; what does not fit is refused here."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental import multihost_utils
 
 from lkdn_jax.data.datasets import open_tiles
+from lkdn_jax.data.tiles import Tiles
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import atomic_write
-from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.models.lkdn import LKDN, expected_params
 from lkdn_jax.optim.optimizers import create_optimizer
 from lkdn_jax.training.config import Config
 from lkdn_jax.training.feed import Feed, Sampling, device_feed, host_feed
 from lkdn_jax.training.sharding import check_batch_size
 from lkdn_jax.weights.files import load
+from lkdn_jax.weights.published import check_params
+
+_DTYPES = ("float32", "bfloat16")
+_NOT_ARCHITECTURE = ("dtype", "remat")
+_DEVICE_SHARE = 0.4  # of a device's memory, for the tiles, when the cache is "auto"
+_HOST_BYTES = 2 << 30  # the same for CPU, where the memory is the host's
 
 
 def create_model(config: Config) -> LKDN:
@@ -34,18 +43,33 @@ def create_tx(config: Config, schedule: optax.Schedule) -> Any:
 
 
 def create_feed(config: Config, mesh: Any, progress: Any) -> Feed:
-    """Open the data of a configuration."""
+    """Open the data of a configuration, on process 0 first: it prepares them."""
     data, scale = config.data, config.model.scale
-    sources = [
-        open_tiles(name, scale, data.tile, progress, data_dir=data.data_dir or None)
-        for name in data.sources
-    ]
+
+    def open_sources() -> list[Tiles]:
+        return [
+            open_tiles(name, scale, data.tile, progress, data_dir=data.data_dir or None)
+            for name in data.sources
+        ]
+
+    sources = open_sources() if jax.process_index() == 0 else None
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("data")
+    sources = sources or open_sources()
     sampling = Sampling(
         config.seed, data.batch_size, data.hr_patch // scale, data.weights or None
     )
-    if data.cache == "device":
+    if data.cache == "device" or (data.cache == "auto" and _fit_device(sources)):
         return device_feed(mesh, sources, sampling)
     return host_feed(mesh, sources, sampling, workers=data.workers)
+
+
+def _fit_device(sources: Sequence[Tiles]) -> bool:
+    size = sum(source.lr.nbytes + source.hr.nbytes for source in sources)
+    if jax.default_backend() == "cpu":
+        return size * jax.local_device_count() <= _HOST_BYTES
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return size <= _DEVICE_SHARE * stats.get("bytes_limit", 0)
 
 
 def initial_params(config: Config) -> Any:
@@ -54,13 +78,15 @@ def initial_params(config: Config) -> Any:
         return None
     model, params = load(config.init_from)
     wanted = create_model(config.model)
-    same = ("scale", "features", "num_blocks", "shallow_block", "upsampler")
-    for name in same:
-        if getattr(model, name) != getattr(wanted, name):
-            raise InputError(
-                f"init_from {config.init_from} has {name} {getattr(model, name)}, the "
-                f"config has {getattr(wanted, name)}; set --model.{name}"
-            )
+    if model.scale != wanted.scale:
+        raise InputError(
+            f"init_from {config.init_from} is for scale {model.scale}, the config for "
+            f"{wanted.scale}; give weights of that scale"
+        )
+    try:
+        check_params(params, expected_params(wanted))
+    except InputError as error:
+        raise InputError(f"init_from {config.init_from}: {error}") from error
     return params
 
 
@@ -71,8 +97,9 @@ def check_config(config: Config) -> None:
         config: As in configs/default.py.
 
     Raises:
-        InputError: A field that does not fit another.
+        InputError: A field that is out of range, or does not fit another.
     """
+    _check_ranges(config)
     data = config.data
     check_batch_size(data.batch_size, config.optimizer.accumulate)
     if data.hr_patch % config.model.scale or data.hr_patch > data.tile:
@@ -80,25 +107,47 @@ def check_config(config: Config) -> None:
             f"data.hr_patch {data.hr_patch} must be a multiple of the scale "
             f"{config.model.scale} and at most data.tile {data.tile}"
         )
-    if data.cache not in ("device", "host"):
-        raise InputError(f"data.cache {data.cache!r} must be 'device' or 'host'")
-    if config.loss not in ("l1", "l2"):
-        raise InputError(f"loss {config.loss!r} must be 'l1' or 'l2'")
+    if not data.sources or not all(isinstance(name, str) for name in data.sources):
+        raise InputError(f"data.sources {data.sources} must be names, at least one")
     if data.weights and len(data.weights) != len(data.sources):
         raise InputError(
             f"data.weights {data.weights} must have one number for each of "
             f"data.sources {data.sources}"
         )
     length = steps_per_dispatch(config)
-    for name, every in (
-        ("log_every", config.log_every),
-        ("validation.every", config.validation.every),
-        ("checkpoint.every", config.checkpoint.every),
-    ):
-        if every < 1 or every % length:
+    for name in ("log_every", "validation.every", "checkpoint.every"):
+        if (every := _field(config, name)) % length:
             raise InputError(
                 f"{name} {every} must be a multiple of data.steps_per_dispatch {length}"
             )
+
+
+def _check_ranges(config: Config) -> None:
+    for name in (
+        "steps", "log_every", "optimizer.accumulate", "data.tile", "data.hr_patch",
+        "data.batch_size", "data.steps_per_dispatch", "validation.every",
+        "checkpoint.every", "checkpoint.keep",
+    ):  # fmt: skip
+        value = _field(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"{name} {value} must be at least 1")
+    for name, known in (
+        ("data.cache", ("auto", "device", "host")),
+        ("loss", ("l1", "l2")),
+        ("model.dtype", _DTYPES),
+    ):
+        if (value := _field(config, name)) not in known:
+            raise InputError(f"{name} {value!r} must be one of {', '.join(known)}")
+    try:
+        expected_params(create_model(config.model))
+    except ValueError as error:
+        raise InputError(f"model: {error}") from error
+
+
+def _field(config: Config, name: str) -> Any:
+    for part in name.split("."):
+        config = config[part]
+    return config
 
 
 def steps_per_dispatch(config: Config) -> int:
@@ -108,25 +157,48 @@ def steps_per_dispatch(config: Config) -> int:
     return 1 if jax.default_backend() == "cpu" else 10
 
 
-def check_workdir(config: Config, workdir: Path) -> None:
-    """Check that a folder is new or holds a run of this network, and note the config.
+def check_workdir(config: Config, workdir: Path) -> list[str]:
+    """Check that a folder is new or holds a run of this network.
 
     Args:
         config: As in configs/default.py.
         workdir: The folder.
 
+    Returns:
+        A line for each other field in which the run there differs.
+
     Raises:
         InputError: It holds a run of another network.
     """
     path = workdir / "config.json"
-    new = json.loads(config.to_json())
-    if path.is_file():
-        old = json.loads(path.read_text())
-        for name, value in new["model"].items():
-            if name not in ("dtype", "remat") and old["model"].get(name) != value:
-                raise InputError(
-                    f"{workdir} holds a run whose model.{name} is "
-                    f"{old['model'].get(name)}, not {value}; choose another --workdir"
-                )
-    with atomic_write(path) as file:
-        file.write((json.dumps(new, indent=2) + "\n").encode())
+    if not path.is_file():
+        return []
+    old, new = _flat(json.loads(path.read_text())), _flat(json.loads(config.to_json()))
+    lines = []
+    for name, value in new.items():
+        if old.get(name) == value:
+            continue
+        section, _, field = name.partition(".")
+        if section == "model" and field not in _NOT_ARCHITECTURE:
+            raise InputError(
+                f"{workdir} holds a run whose {name} is {old.get(name)}, not {value}; "
+                "choose another --workdir"
+            )
+        lines.append(f"{name} was {old.get(name)}, is now {value}")
+    return lines
+
+
+def write_config(config: Config, workdir: Path) -> None:
+    """Note the configuration of a run in its folder, as `config.json`."""
+    with atomic_write(workdir / "config.json") as file:
+        file.write((json.dumps(json.loads(config.to_json()), indent=2) + "\n").encode())
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -42,7 +42,7 @@ def make_train_step(
         A pure function of the state and a batch: lr [b, p, p, 3] and
         hr [b, p·s, p·s, 3], uint8, or float32 in [0, 1]. It returns the new state and
         metrics, float32 scalars: `loss`, `psnr` (dB, of the unclipped RGB batch),
-        `grad_norm`, and with a schedule `learning_rate`.
+        `grad_norm`, `param_norm` (after the step), with a schedule `learning_rate`.
     """
 
     def differences(params: Any, lr: Array, hr: Array) -> tuple[Array, Array]:
@@ -73,6 +73,8 @@ def make_train_step(
             "loss": value,
             "psnr": -10 * jnp.log10(squared_error),
             "grad_norm": optax.tree.norm(grads),
+            # Of the new ones: what a checkpoint would hold.
+            "param_norm": optax.tree.norm(params),
         }
         if schedule is not None:
             metrics["learning_rate"] = jnp.asarray(schedule(state.step), jnp.float32)

@@ -1,5 +1,6 @@
 """Validation while training: the metrics of `evaluate.py`, on the average."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,8 @@ from lkdn_jax.evaluation.benchmark import evaluate_dataset, lr_sizes, super_reso
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler
 from lkdn_jax.evaluation.figures import enlarge, side_by_side
 from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.training.writer import read_metrics
+from lkdn_jax.weights.files import save
 
 _CROP = 160  # side of the crop in pictures, in HR pixels
 
@@ -27,22 +30,26 @@ class Validation:
         folders: Folders of images, with `photographs` replaced by one.
     """
 
-    def __init__(self, model: LKDN, names: Sequence[str], scratch: Path) -> None:
+    def __init__(self, model: LKDN, names: Sequence[str], workdir: Path) -> None:
         """Find the images; nothing is compiled before the first run.
 
         Args:
             model: The network.
             names: Folders as for `evaluate.py`, or `photographs`: those of
                 scikit-image that are held out of training.
-            scratch: Folder where `photographs` are written.
+            workdir: Folder where `photographs` are written, below `validation/`, and
+                the best network, as `model_best.msgpack`.
         """
         self._model = model
-        self.folders = [_folder(name, scratch) for name in names]
+        self.folders = [_folder(name, workdir / "validation") for name in names]
         self._datasets = [find_pairs(folder, model.scale) for folder in self.folders]
         self._upscaler: BucketedUpscaler | None = None
+        self._workdir = workdir
+        past = [row.get("psnr_y") for row in read_metrics(workdir)]
+        self._best = max((p for p in past if p is not None), default=-math.inf)
 
     def run(self, params: Any) -> tuple[dict[str, float], np.ndarray]:
-        """Evaluate parameters.
+        """Evaluate parameters, and write the network if it is the best so far.
 
         Args:
             params: Parameters of the network, on any device.
@@ -67,6 +74,9 @@ class Validation:
         row = {
             name: float(np.mean([mean[name] for mean in means])) for name in means[0]
         }
+        if row["psnr_y"] > self._best:
+            self._best = row["psnr_y"]
+            save(self._workdir / "model_best.msgpack", self._model, params)
         pair = self._datasets[0].pairs[0]
         lr, hr = load_pair(pair, scale)
         return row, compare(lr, super_resolve(upscaler, lr, pair.name), hr, scale)

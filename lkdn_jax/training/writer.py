@@ -3,11 +3,18 @@
 import io
 import json
 import math
+import time
 from pathlib import Path
+from typing import Any
 
 import matplotlib.figure
 import numpy as np
-import tensorboardX
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import (  # pyright: ignore
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
 
 from lkdn_jax.files import atomic_write
 
@@ -27,9 +34,11 @@ class MetricsWriter:
         with atomic_write(self._path) as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows).encode())
         self._file = self._path.open("a")
-        self._board = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=resume_step + 1
-        )
+        folder = workdir / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        # Not a SummaryWriter: its thread dies on a full disk, and the training waits.
+        self._board = EventsWriter(str(folder / "events"))
+        self._log(resume_step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, step: int, metrics: dict[str, float]) -> None:
         """Write a row.
@@ -42,11 +51,16 @@ class MetricsWriter:
         self._file.write(json.dumps({"step": step} | row) + "\n")
         self._file.flush()
         for name, value in metrics.items():
-            self._board.add_scalar(name, value, step)
+            self._log(step, summary=summary.scalar(name, value))
+        self._board.flush()
 
     def image(self, step: int, name: str, image: np.ndarray) -> None:
         """Write an image [h, w, 3], uint8, to TensorBoard."""
-        self._board.add_image(name, image, step, dataformats="HWC")
+        self._log(step, summary=summary.image(name, image, dataformats="HWC"))
+        self._board.flush()
+
+    def _log(self, step: int, **content: Any) -> None:
+        self._board.write_event(Event(step=step, wall_time=time.time(), **content))
 
     def close(self) -> None:
         """Flush and close the files."""

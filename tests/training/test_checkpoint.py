@@ -1,0 +1,52 @@
+import jax
+import numpy as np
+import optax
+import pytest
+
+from lkdn_jax import LKDN, InputError
+from lkdn_jax.training.checkpoint import Checkpoints
+from lkdn_jax.training.state import create_state
+
+MODEL = LKDN(scale=2, features=2, num_blocks=1)
+
+
+@pytest.fixture
+def state(init):
+    return create_state(MODEL, optax.adam(1e-3), params=init(MODEL)["params"])
+
+
+def steps(folder):
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+def test_keeps_the_best_beside_the_latest(tmp_path, state):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder, keep=2)
+    for step, psnr_y in enumerate((20.0, 29.0, 21.0, None, 22.0), 1):
+        checkpoints.save(state.replace(step=np.int32(step)), psnr_y)
+    checkpoints.wait()
+    assert checkpoints.last().endswith("5")
+    checkpoints.close()
+    assert steps(folder) == [2, 4, 5]
+    # Another process knows which was the best.
+    checkpoints = Checkpoints(folder, keep=2)
+    for step in (6, 7, 8):
+        checkpoints.save(state.replace(step=np.int32(step)), 23.0)
+    checkpoints.close()
+    assert steps(folder) == [2, 7, 8]
+
+
+def test_restores_what_was_saved(tmp_path, state):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert not checkpoints.exist()
+    assert checkpoints.restore(state) is None
+    changed = jax.tree.map(lambda leaf: leaf + 3, state)
+    checkpoints.save(changed)
+    checkpoints.wait()
+    restored = checkpoints.restore(state)
+    assert jax.tree.structure(restored) == jax.tree.structure(changed)
+    jax.tree.map(np.testing.assert_array_equal, restored, changed)
+    other = create_state(MODEL, optax.sgd(1e-3, 0.9), params=state.params)
+    with pytest.raises(InputError, match="of another network or optimizer"):
+        checkpoints.restore(other)
+    checkpoints.close()
