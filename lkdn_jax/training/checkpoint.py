@@ -6,6 +6,7 @@ renamed when it is whole. Kept are the last few and the best.
 
 import contextlib
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,8 @@ class Checkpoints:
             self._manager.close()
 
     def _failed(self, error: Any) -> InputError:
+        # What the failed save leaves behind would be reported at exit.
+        warnings.filterwarnings("ignore", "coroutine", RuntimeWarning)
         reason = " ".join(str(error).split())[-200:]  # the cause stands at the end
         return InputError(
             f"cannot save a checkpoint in {self._folder}: {reason}; free space and run "
