@@ -12,7 +12,7 @@ demo: $(READY)
 	$(VENV)/bin/python -m lkdn_jax.demo $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(VENV)/bin/ruff check

@@ -28,7 +28,8 @@ def _psnr_y(metrics: Any) -> float:
 
 def _silence_closed_loops() -> None:
     # After a failed save its writers go on telling an event loop that is gone, each
-    # with a traceback.
+    # with a traceback, and what they never came to is warned of.
+    warnings.filterwarnings("ignore", "coroutine", RuntimeWarning)
     previous = sys.unraisablehook
 
     def hook(unraisable: Any) -> None:
@@ -141,8 +142,6 @@ class Checkpoints:
             self._manager.close()
 
     def _failed(self, error: Any) -> InputError:
-        # What the failed save leaves behind would be reported at exit.
-        warnings.filterwarnings("ignore", "coroutine", RuntimeWarning)
         reason = " ".join(str(error).split())[-200:]  # the cause stands at the end
         return InputError(
             f"cannot save a checkpoint in {self._folder}: {reason}; free space and run "

@@ -293,7 +293,9 @@ def test_a_full_disk_loses_nothing(environment, whole, tmp_path):
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode != 0
-    (line,) = result.stderr.strip().splitlines()
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    (line,) = lines
     assert line.startswith("error: cannot")
     out = train(environment, workdir)
     assert "resumed from" in out
