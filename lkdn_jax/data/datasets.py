@@ -81,7 +81,13 @@ def open_tiles(
         builder = _div2k(source, scale, data_dir)
     else:
         builder = _prepared(Path(source), scale, tile)
-    return _decoded(builder, scale, tile, progress)
+    try:
+        return _decoded(builder, scale, tile, progress)
+    except RuntimeError as error:  # what array_record's reader raises for a torn file
+        raise InputError(
+            f"{source} cannot be read ({' '.join(str(error).split())}): it is damaged; "
+            "delete it and prepare it again"
+        ) from error
 
 
 def _check_same_scale(source: str, stored: int, scale: int) -> None:

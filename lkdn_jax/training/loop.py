@@ -82,6 +82,8 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
             log(f"resumed from {checkpoints.last()}")
         for change in changes:
             log(f"note: {change}")
+        devices = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
+        log(f"training to step {config.steps} on {devices}; compiling first")
         step = make_train_step(
             model,
             tx,

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from lkdn_jax.data.datasets import open_tiles
 from lkdn_jax.data.tiles import Tiles
 from lkdn_jax.errors import InputError
-from lkdn_jax.files import atomic_write
+from lkdn_jax.files import atomic_write, check_folder
 from lkdn_jax.models.lkdn import LKDN, expected_params
 from lkdn_jax.optim.optimizers import create_optimizer
 from lkdn_jax.training.config import Config
@@ -168,8 +168,9 @@ def check_workdir(config: Config, workdir: Path) -> list[str]:
         A line for each other field in which the run there differs.
 
     Raises:
-        InputError: It holds a run of another network.
+        InputError: It holds a run of another network, or cannot be written to.
     """
+    check_folder(workdir)
     path = workdir / "config.json"
     if not path.is_file():
         return []

@@ -18,7 +18,7 @@ from lkdn_jax.models.lkdn import INPUT_COPIES, LKDN
 
 Tree = Mapping[str, Any]
 
-_SHOWN = 40  # names listed in an error before "and n more"
+_SHOWN = 12  # names listed in an error before "and n more"
 _HWIO = (2, 3, 1, 0)  # from [out, in, k, k]
 _OIHW = (3, 2, 0, 1)  # and back
 

@@ -162,7 +162,7 @@ def test_a_far_block_is_a_missing_block(tmp_path, init, write_pth):
     model, params = MODELS["LKDN"], init(MODELS["LKDN"])["params"]
     state = to_published(model, params) | {"B3000.x.weight": np.zeros(1)}
     write_pth(tmp_path / "a.pth", state)
-    with pytest.raises(InputError, match=r"-B3\.c1_d\.kernel.*\+B3000\.x"):
+    with pytest.raises(InputError, match=r"-B3\.c1_d\.kernel.*(more|B3000)"):
         lkdn_jax.load(tmp_path / "a.pth")
 
 
