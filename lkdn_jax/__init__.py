@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from lkdn_jax.errors import InputError
     from lkdn_jax.models.complexity import Complexity, complexity
     from lkdn_jax.models.lkdn import LKDN, lkdn_s
+    from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
     from lkdn_jax.models.reparam import fold, fold_difference, folded_model
     from lkdn_jax.weights.files import load, save
 
@@ -22,6 +23,8 @@ __all__ = [
     "folded_model",
     "lkdn_s",
     "load",
+    "optimize_for_inference",
+    "optimized_model",
     "save",
 ]
 
@@ -33,6 +36,8 @@ _MODULES = {
     "LKDN": "models.lkdn",
     "lkdn_s": "models.lkdn",
     "fold": "models.reparam",
+    "optimize_for_inference": "models.optimize",
+    "optimized_model": "models.optimize",
     "fold_difference": "models.reparam",
     "folded_model": "models.reparam",
     "load": "weights.files",

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TimeRemainingColumn as EtaColumn
 
 from lkdn_jax.errors import InputError
+from lkdn_jax.runtime import cache_compilations, keep_freed_memory
 
 _NARROWEST = 80  # columns a table needs; narrower terminals wrap its lines
 
@@ -53,6 +54,8 @@ def run(main: Callable[[], None]) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show "×" shows something else instead.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
+    cache_compilations()
+    keep_freed_memory()
     # Pillow warns of what it reads all the same; what it cannot read is an error.
     warnings.filterwarnings("ignore", module="PIL")
     try:

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 # From the bottom up; `evaluation.metrics` is named because it must know no jax.
 LAYERS = [
     ("errors",),
-    ("files",),
+    ("files", "runtime"),
     ("cli",),
     ("data", "evaluation.metrics", "evaluation.figures"),
     ("ops",),
@@ -20,7 +20,7 @@ LAYERS = [
     ("training",),
     ("demo",),
 ]
-WITHOUT_JAX = {"errors", "files", "cli", "data", "evaluation.metrics"}
+WITHOUT_JAX = {"errors", "files", "runtime", "cli", "data", "evaluation.metrics"}
 
 
 def layer_of(module: str) -> int:

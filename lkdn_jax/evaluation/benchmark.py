@@ -23,6 +23,7 @@ from lkdn_jax.errors import InputError
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler
 from lkdn_jax.evaluation.metrics import WINDOW, psnr, rgb_to_y, ssim
 from lkdn_jax.files import check_folder
+from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
 from lkdn_jax.weights.files import load
 
 Report = dict[str, Any]
@@ -90,7 +91,9 @@ def evaluate_file(
     progress("reading", 0, len(pairs))
     sizes = lr_sizes(pairs, model.scale, options.lr_mode)
     progress("compiling", 0, len(pairs))
-    upscaler = partial(BucketedUpscaler(model, sizes), params)
+    upscaler = partial(
+        BucketedUpscaler(optimized_model(model), sizes), optimize_for_inference(params)
+    )
     done = itertools.count(1)
     report = {
         "weights": str(weights),

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lkdn_jax.models.layers import Conv, DepthwiseConv
+from lkdn_jax.models.layers import Conv, DepthwiseConv, PartConv
 from lkdn_jax.models.lkdn import LKDN
 
 
@@ -64,10 +64,12 @@ def complexity(
     def count(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
         nonlocal multiply_adds, activations
         out = run(*args, **kwargs)
-        if isinstance(context.module, Conv | DepthwiseConv):
+        first_part = not isinstance(context.module, PartConv) or args[1] == 0
+        if isinstance(context.module, Conv | DepthwiseConv | PartConv) and first_part:
+            # All work at the size of the LR image; frames of zeros are not counted.
             kernel = context.module.get_variable("params", "kernel")
-            multiply_adds += kernel.size * (out.size // out.shape[-1])
-            activations += out.size
+            multiply_adds += kernel.size * height * width
+            activations += out.shape[-1] * height * width
         return out
 
     with nn.intercept_methods(count):

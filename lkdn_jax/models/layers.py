@@ -1,9 +1,10 @@
 """The layers LKDN is built of. Arrays are NHWC, spatial padding is zero and keeps size.
 
-Every layer that looks at neighbouring pixels takes `valid`, a mask [n, h, w, 1], bool,
-true inside the image (or None: all valid). What lies outside is set to zero before it
-is looked at, so an image padded to a larger array gives, inside, the output it would
-give alone.
+A layer that looks at neighbouring pixels takes features with a frame, one pixel of
+zeros on every side (`frame`), or pads them itself and then takes `valid`, a mask
+[n, h, w, 1], bool, true inside the image (or None: all valid). What lies outside is set
+to zero before it is looked at, so an image padded to a larger array gives, inside, the
+output it would give alone.
 
 Kernels and biases start as PyTorch's defaults do, U(−1/√fan_in, 1/√fan_in): the
 published networks were trained from there.
@@ -18,7 +19,8 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype
 from jax import Array, lax
 
-from lkdn_jax.ops.depthwise import depthwise_conv
+from lkdn_jax.ops.depthwise import Padding, depthwise_conv
+from lkdn_jax.ops.order import store
 
 Initializer = Callable[..., Array]
 
@@ -51,6 +53,27 @@ def mask(x: Array, valid: Array | None) -> Array:
         Features [n, h, w, c].
     """
     return x if valid is None else jnp.where(valid, x, jnp.zeros((), x.dtype))
+
+
+def frame(x: Array, valid: Array | None = None) -> Array:
+    """Put one pixel of zeros around features.
+
+    Whatever computes them can write them framed at once; a 1×1 convolution without a
+    bias keeps the frame, so the depthwise convolution after it needs no padding.
+
+    Args:
+        x: Features [n, h, w, c].
+        valid: Mask [n, h, w, 1], bool, true inside; outside becomes zero too.
+
+    Returns:
+        Features [n, h + 2, w + 2, c].
+    """
+    return jnp.pad(mask(x, valid), ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def unframe(x: Array) -> Array:
+    """Take the frame off: [n, h + 2, w + 2, c] to [n, h, w, c]."""
+    return x[:, 1:-1, 1:-1]
 
 
 class Conv(nn.Module):
@@ -91,22 +114,52 @@ class Conv(nn.Module):
         return y if bias is None else y + bias.reshape(1, 1, 1, -1)
 
 
+class PartConv(nn.Module):
+    """A 1×1 convolution of a concatenation, taken part by part and never concatenated.
+
+    Attributes:
+        features: Output channels.
+        parts: Number of parts, each of as many channels.
+        dtype: Dtype of the computation.
+    """
+
+    features: int
+    parts: int
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, part: int) -> Array:
+        """Map part number `part` [n, h, w, c] to its share [n, h, w, features].
+
+        The sum of the shares of all parts is the convolution; the first has the bias.
+        """
+        c = x.shape[-1]
+        init = uniform_fan_in(c * self.parts)
+        kernel = self.param("kernel", init, (1, 1, c * self.parts, self.features))
+        bias = self.param("bias", init, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = x @ kernel[0, 0, part * c : (part + 1) * c]
+        return y if part else y + bias.reshape(1, 1, 1, -1)
+
+
 class DepthwiseConv(nn.Module):
-    """A depthwise k×k convolution with bias, zero padding, same size.
+    """A depthwise k×k convolution with bias, zero padding.
 
     Attributes:
         kernel_size: k, odd.
         dilation: Distance between neighbouring taps, in pixels.
+        padding: `SAME`, or `VALID` for an input that has its frame of zeros already.
         dtype: Dtype of the computation (None: that of the input and parameters).
     """
 
     kernel_size: int
     dilation: int = 1
+    padding: Padding = "SAME"
     dtype: Dtype | None = None
 
     @nn.compact
     def __call__(self, x: Array, valid: Array | None = None) -> Array:
-        """Map [n, h, w, c] to [n, h, w, c]."""
+        """Map [n, h, w, c] to [n, h, w, c], less dilation·(k − 1) if `VALID`."""
         k, c = self.kernel_size, x.shape[-1]
         init = uniform_fan_in(k * k)
         kernel = self.param("kernel", init, (k, k, 1, c))
@@ -114,31 +167,30 @@ class DepthwiseConv(nn.Module):
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if k == 1:
             return x * kernel.reshape(1, 1, 1, c) + bias.reshape(1, 1, 1, c)
-        y = depthwise_conv(mask(x, valid), kernel, dilation=self.dilation)
-        return y + bias.reshape(1, 1, 1, c)
+        return depthwise_conv(
+            mask(x, valid), kernel, bias, dilation=self.dilation, padding=self.padding
+        )
 
 
 class BSConv(nn.Module):
-    """Blueprint separable convolution: 1×1 without bias, then depthwise k×k.
+    """Blueprint separable convolution: 1×1 without bias, then depthwise 3×3.
 
     Source: Haase and Amthor, CVPR 2020, "unconstrained" (BSConv-U). As the shallow
     block of an LKDB it is the paper's BSB.
 
     Attributes:
         features: Channels out.
-        kernel_size: k, odd.
         dtype: Dtype of the computation.
     """
 
     features: int
-    kernel_size: int = 3
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array, valid: Array | None = None) -> Array:
-        """Map [n, h, w, c] to [n, h, w, features]."""
+    def __call__(self, x: Array) -> Array:
+        """Map framed features [n, h + 2, w + 2, c] to [n, h, w, features]."""
         x = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x)
-        return DepthwiseConv(self.kernel_size, dtype=self.dtype, name="dw")(x, valid)
+        return DepthwiseConv(3, padding="VALID", dtype=self.dtype, name="dw")(x)
 
 
 class BSRB(nn.Module):
@@ -146,20 +198,18 @@ class BSRB(nn.Module):
 
     Attributes:
         features: Channels out and in.
-        kernel_size: k, odd.
         dtype: Dtype of the computation.
     """
 
     features: int
-    kernel_size: int = 3
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array, valid: Array | None = None) -> Array:
-        """Map [n, h, w, features] to [n, h, w, features]."""
+    def __call__(self, x: Array) -> Array:
+        """Map framed features [n, h + 2, w + 2, features] to [n, h, w, features]."""
         y = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x)
-        y = DepthwiseConv(self.kernel_size, dtype=self.dtype, name="dw")(y, valid)
-        return y + x
+        y = DepthwiseConv(3, padding="VALID", dtype=self.dtype, name="dw")(y)
+        return y + unframe(x).astype(y.dtype)
 
 
 class RBSB(nn.Module):
@@ -170,21 +220,21 @@ class RBSB(nn.Module):
 
     Attributes:
         features: Channels out and in.
-        kernel_size: k, odd.
         dtype: Dtype of the computation.
     """
 
     features: int
-    kernel_size: int = 3
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array, valid: Array | None = None) -> Array:
-        """Map [n, h, w, features] to [n, h, w, features]."""
-        y = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x) + x
-        dw = DepthwiseConv(self.kernel_size, dtype=self.dtype, name="dw")
+    def __call__(self, x: Array) -> Array:
+        """Map framed features [n, h + 2, w + 2, features] to [n, h, w, features]."""
+        y = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x)
+        y += x.astype(y.dtype)
+        dw = DepthwiseConv(3, padding="VALID", dtype=self.dtype, name="dw")
         rep1x1 = DepthwiseConv(1, dtype=self.dtype, name="rep1x1")
-        return dw(y, valid) + y + rep1x1(y)
+        inner = unframe(y)
+        return dw(y) + inner + rep1x1(inner)
 
 
 class LargeKernelAttention(nn.Module):
@@ -207,6 +257,32 @@ class LargeKernelAttention(nn.Module):
         y = DepthwiseConv(5, dtype=dtype, name="depthwise")(y, valid)
         y = DepthwiseConv(5, 3, dtype=dtype, name="depthwise_dilated")(y, valid)
         return x * y
+
+
+class PixelNorm(nn.Module):
+    """Layer normalization of every pixel over its channels, ε = 1e-5.
+
+    In float32 at least, and not by the fast variance E[y²] − E[y]², which loses digits.
+
+    Attributes:
+        centred: The input's mean over channels is zero already and is not taken.
+    """
+
+    centred: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map [n, h, w, c] to [n, h, w, c], float32 (float64 if `x` is)."""
+        c = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        wide = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
+        x, scale, bias = promote_dtype(x, scale, bias, dtype=wide)
+        x = store(x)
+        if not self.centred:
+            x = x - store(x.mean(-1, keepdims=True))
+        inverse = store(lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5))
+        return x * inverse * scale.reshape(1, 1, 1, c) + bias.reshape(1, 1, 1, c)
 
 
 def pixel_shuffle(x: Array, scale: int) -> Array:

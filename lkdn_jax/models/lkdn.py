@@ -19,8 +19,14 @@ from lkdn_jax.models.layers import (
     Conv,
     DirectUpsampler,
     LargeKernelAttention,
+    PartConv,
+    PixelNorm,
     RepUpsampler,
+    frame,
+    unframe,
 )
+from lkdn_jax.ops.gelu import gelu
+from lkdn_jax.ops.order import add_now, after, store
 
 ShallowBlock = Literal["BSB", "BSRB", "RBSB"]
 Upsampler = Literal["direct", "rep"]
@@ -28,10 +34,6 @@ Upsampler = Literal["direct", "rep"]
 INPUT_COPIES = 4  # the image enters four times along channels (paper, section 3.1)
 _SHALLOW_BLOCKS = {"BSB": BSConv, "BSRB": BSRB, "RBSB": RBSB}
 _UPSAMPLERS = {"direct": DirectUpsampler, "rep": RepUpsampler}
-
-
-def _gelu(x: Array) -> Array:
-    return nn.gelu(x, approximate=False)
 
 
 def _at_least_float32(dtype: Dtype) -> Dtype:
@@ -46,39 +48,48 @@ class LKDB(nn.Module):
         distilled: Channels of each of the four distilled parts.
         attention_features: Channels the attention works on.
         shallow_block: The block of the refinement path, see `LKDN`.
-        dtype: Dtype of the computation.
+        centred: The output of `c6` has mean zero over its channels.
+        dtype: Dtype of the computation inside; the input and the output are wider.
     """
 
     features: int
     distilled: int
     attention_features: int
     shallow_block: ShallowBlock
+    centred: bool = False
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array, valid: Array | None = None) -> Array:
-        """Map [n, h, w, features] to [n, h, w, features]."""
+    def __call__(
+        self, x: Array, valid: Array | None = None, trunk: Array | None = None
+    ) -> Array:
+        """Map framed features [n, h + 2, w + 2, features] to the same, framed.
+
+        Args:
+            x: Framed features (`lkdn_jax.models.layers.frame`).
+            valid: Mask of the image, see there.
+            trunk: What is to be computed before the block ends, so that the memory of
+                its terms is free, or None.
+        """
         dtype = self.dtype
         shallow = _SHALLOW_BLOCKS[self.shallow_block]
         parts, refined = [], x
         for i in (1, 2, 3):
             distill = Conv(self.distilled, dtype=dtype, name=f"c{i}_d")
             refine = shallow(self.features, dtype=dtype, name=f"c{i}_r")
-            parts.append(_gelu(distill(refined)))
-            refined = _gelu(refine(refined, valid))
-        parts.append(
-            _gelu(BSConv(self.distilled, dtype=dtype, name="c4")(refined, valid))
-        )
-        y = jnp.concatenate(parts, axis=-1)
-        y = Conv(self.attention_features, dtype=dtype, name="c5")(y)
+            parts.append(gelu(unframe(distill(refined))))
+            refined = store(frame(gelu(refine(refined)), valid))
+        parts.append(gelu(BSConv(self.distilled, dtype=dtype, name="c4")(refined)))
+        # Two products of half the channels: faster on CPU than one or four.
+        c5 = PartConv(self.attention_features, 2, dtype=dtype, name="c5")
+        halves = [jnp.concatenate(parts[i : i + 2], axis=-1) for i in (0, 2)]
+        y = c5(halves[0], 0) + c5(halves[1], 1)
+        if trunk is not None:
+            y = after(y, trunk)
         y = LargeKernelAttention(dtype=dtype, name="atten")(y, valid)
         y = Conv(self.features, dtype=dtype, name="c6")(y)
-        # At least float32, and not the fast variance E[y²] − E[y]²: it loses digits.
-        wide = _at_least_float32(y.dtype)
-        norm = nn.LayerNorm(
-            epsilon=1e-5, use_fast_variance=False, dtype=wide, name="pixel_norm"
-        )
-        return norm(y.astype(wide)).astype(y.dtype) + x
+        y = PixelNorm(centred=self.centred, name="pixel_norm")(y)
+        return add_now(frame(y, valid), x)
 
 
 class LKDN(nn.Module):
@@ -93,9 +104,11 @@ class LKDN(nn.Module):
         shallow_block: `BSB` (BSConv), `BSRB` (with a residual) or `RBSB`
             (re-parameterizable, LKDN-S).
         upsampler: `direct` (3×3 convolution) or `rep` (re-parameterizable, LKDN-S).
+        optimized: Take the parameters of `lkdn_jax.optimize_for_inference`: one copy of
+            the image instead of four, and a `c6` whose LayerNorm needs no mean.
         dtype: Dtype of the computation, None for that of the input but at least
-            float32. Parameters, LayerNorm and the upsampler stay float32 at least.
-            `jnp.bfloat16` costs about 0.02 dB on Set5.
+            float32. Parameters, the trunk that the blocks add to, LayerNorm and the
+            upsampler stay float32 at least.
         remat: Compute the blocks again for the gradient rather than keep what is in
             them: less memory for more time.
     """
@@ -107,6 +120,7 @@ class LKDN(nn.Module):
     attention_features: int | None = None
     shallow_block: ShallowBlock = "BSB"
     upsampler: Upsampler = "direct"
+    optimized: bool = False
     dtype: Dtype | None = None
     remat: bool = False
 
@@ -131,28 +145,31 @@ class LKDN(nn.Module):
         """
         self._check(lr)
         dtype = self.dtype or _at_least_float32(lr.dtype)
-        x = jnp.concatenate([lr.astype(dtype)] * INPUT_COPIES, axis=-1)
-        fea = BSConv(self.features, dtype=dtype, name="fea_conv")(x, valid)
-        x, trunk = fea, []
+        wide = _at_least_float32(dtype)
+        copies = 1 if self.optimized else INPUT_COPIES
+        x = jnp.concatenate([lr.astype(wide)] * copies, axis=-1)
+        x = BSConv(self.features, dtype=wide, name="fea_conv")(frame(x, valid))
+        fea = x = store(frame(x, valid))
+        c1 = PartConv(self.features, self.num_blocks, dtype=wide, name="c1")
+        trunk: Any = None
         lkdb = nn.remat(LKDB) if self.remat else LKDB
-        for i in range(1, self.num_blocks + 1):
+        for i in range(self.num_blocks):
             block = lkdb(
                 self.features,
                 self._distilled(),
                 self._attention_features(),
                 self.shallow_block,
+                centred=self.optimized,
                 dtype=dtype,
-                name=f"B{i}",
+                name=f"B{i + 1}",
             )
-            x = block(x, valid)
-            trunk.append(x)
-        x = jnp.concatenate(trunk, axis=-1)
-        x = _gelu(Conv(self.features, dtype=dtype, name="c1")(x))
-        x = BSConv(self.features, dtype=dtype, name="c2")(x, valid) + fea
+            x = block(x, valid, trunk)
+            share = c1(x, i)
+            trunk = share if trunk is None else add_now(trunk, share)
+        x = store(frame(gelu(unframe(trunk)), valid))
+        x = BSConv(self.features, dtype=wide, name="c2")(x) + unframe(fea)
         upsampler = _UPSAMPLERS[self.upsampler]
-        sr = upsampler(self.scale, dtype=_at_least_float32(dtype), name="upsampler")(
-            x, valid
-        )
+        sr = upsampler(self.scale, dtype=wide, name="upsampler")(x, valid)
         return sr.astype(_at_least_float32(sr.dtype))
 
     def _check(self, lr: Array) -> None:

@@ -1,41 +1,52 @@
 """Depthwise convolution: one function, several implementations, one choice.
 
-XLA's grouped convolution is slow on CPUs: the same sum written as k² shifted
-multiply-adds runs about thirty times faster there. Arrays are NHWC.
+XLA's grouped convolution is slow: on CPUs the same sum written as k² shifted
+multiply-adds runs about thirty times faster. Arrays are NHWC.
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-Implementation = Literal["lax", "shift"]
+from lkdn_jax.ops import depthwise_pallas
+from lkdn_jax.ops.order import store
+
+Implementation = Literal["lax", "shift", "pallas"]
+Padding = Literal["SAME", "VALID"]
 
 
 def depthwise_conv(
     x: Array,
     kernel: Array,
+    bias: Array | None = None,
     *,
     dilation: int = 1,
+    padding: Padding = "SAME",
     implementation: Implementation | None = None,
 ) -> Array:
-    """Convolve every channel with its own k×k kernel, zero padding, same size.
+    """Convolve every channel with its own k×k kernel.
 
     Args:
         x: Input [n, h, w, c], floating point.
         kernel: Kernel [k, k, 1, c] with k odd, of the dtype of `x`.
+        bias: Bias [c] of the dtype of `x`, or None.
         dilation: Distance between neighbouring taps, in pixels, at least 1.
-        implementation: `lax` (one grouped convolution) or `shift` (k² shifted
-            multiply-adds); None takes `shift` on CPU and `lax` elsewhere.
+        padding: `SAME` (zeros, same size) or `VALID` (none).
+        implementation: `lax` (one grouped convolution), `shift` (k² shifted
+            multiply-adds) or `pallas` (a kernel for GPUs, interpreted elsewhere). None
+            takes `shift` on every platform: measured on CPU; on TPU it is what the
+            vector unit does best; on GPU XLA makes one kernel of it, and `pallas` waits
+            for its measurement (docs/performance.md).
 
     Returns:
-        Output [n, h, w, c] of the dtype of `x`: a cross-correlation, as in PyTorch.
+        Output of the dtype of `x`, summed in float32 at least: a cross-correlation, as
+        in PyTorch. [n, h, w, c] if `SAME`, less dilation·(k − 1) if `VALID`.
 
     Raises:
-        ValueError: `kernel` is not [k, k, 1, c] with k odd, or `implementation` is
-            none of the above.
+        ValueError: A shape or argument is none of the above.
     """
     k, channels = kernel.shape[0], x.shape[-1]
     if kernel.shape != (k, k, 1, channels) or k % 2 == 0:
@@ -43,80 +54,98 @@ def depthwise_conv(
             f"kernel of shape {kernel.shape}: a depthwise kernel for {channels} "
             f"channels is [k, k, 1, {channels}] with k odd"
         )
-    if implementation is None:
-        return lax.platform_dependent(
-            x,
-            kernel,
-            cpu=lambda x, kernel: _shift(x, kernel, dilation),
-            default=lambda x, kernel: _lax(x, kernel, dilation),
-        )
-    if implementation not in ("lax", "shift"):
-        raise ValueError(f"implementation {implementation!r}: use 'lax' or 'shift'")
-    return (_lax if implementation == "lax" else _shift)(x, kernel, dilation)
+    for value, known in ((implementation or "lax", Implementation), (padding, Padding)):
+        if value not in get_args(known):
+            raise ValueError(f"{value!r}: use one of {', '.join(get_args(known))}")
+    if bias is None:
+        bias = jnp.zeros(channels, x.dtype)
+    pad = dilation * (k // 2) if padding == "SAME" else 0
+    if implementation == "lax":
+        return _lax(x, kernel, dilation, pad) + bias.reshape(1, 1, 1, -1)
+    sums = _PALLAS if implementation == "pallas" else _SHIFT
+    return _conv(x, kernel, bias, dilation, pad, sums)
 
 
-def _lax(x: Array, kernel: Array, dilation: int) -> Array:
+def _lax(x: Array, kernel: Array, dilation: int, pad: int) -> Array:
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(1, 1),
-        padding="SAME",
+        padding=((pad, pad), (pad, pad)),
         rhs_dilation=(dilation, dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1],
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _shift(x: Array, kernel: Array, dilation: int) -> Array:
-    (_, h, w, _), k = x.shape, kernel.shape[0]
-    padded = _pad(x, k, dilation)
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _conv(
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, sums: Any
+) -> Array:
+    forward, _ = sums
+    return forward(_pad(x, pad), kernel, bias, dilation)
+
+
+def _conv_forward(
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, sums: Any
+) -> tuple[Array, tuple[Array, Array]]:
+    return _conv(x, kernel, bias, dilation, pad, sums), (x, kernel)
+
+
+def _conv_backward(
+    dilation: int, pad: int, sums: Any, residuals: tuple[Array, Array], dy: Array
+) -> tuple[Array, Array, Array]:
+    # Differentiated tap by tap, each of the k² shifts would become a padded array.
+    x, kernel = residuals
+    forward, kernel_gradient = sums
+    around = dilation * (kernel.shape[0] - 1) - pad
+    no_bias = jnp.zeros(kernel.shape[-1], dy.dtype)
+    dx = forward(_pad(dy, around), kernel[::-1, ::-1], no_bias, dilation)
+    dkernel = kernel_gradient(_pad(x, pad), dy, kernel.shape[0], dilation)
+    dbias = dy.sum((0, 1, 2), dtype=_wide(dy.dtype))
+    return dx, dkernel.astype(kernel.dtype), dbias.astype(dy.dtype)
+
+
+_conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _shift(x: Array, kernel: Array, bias: Array, dilation: int) -> Array:
+    n, h, w, c = x.shape
+    k = kernel.shape[0]
+    h, w = h - dilation * (k - 1), w - dilation * (k - 1)
     # Sums are float32 at least: 25 roundings to bfloat16 would cost 0.02 dB.
-    out = jnp.zeros(x.shape, _wide(x.dtype))
+    wide = _wide(x.dtype)
+    out = bias.astype(wide).reshape(1, 1, 1, c)
     for i in range(k):
         for j in range(k):
             top, left = i * dilation, j * dilation
-            part = padded[:, top : top + h, left : left + w]
-            tap = kernel[i : i + 1, j : j + 1]
-            out += part.astype(out.dtype) * tap.astype(out.dtype)
-    return out.astype(x.dtype)
+            part = x[:, top : top + h, left : left + w].astype(wide)
+            out = out + part * kernel[i : i + 1, j : j + 1].astype(wide)
+    return jnp.broadcast_to(out, (n, h, w, c)).astype(x.dtype)
 
 
-def _shift_forward(
-    x: Array, kernel: Array, dilation: int
-) -> tuple[Array, tuple[Array, Array]]:
-    return _shift(x, kernel, dilation), (x, kernel)
-
-
-def _shift_backward(
-    dilation: int, residuals: tuple[Array, Array], dy: Array
-) -> tuple[Array, Array]:
-    # Differentiated tap by tap, each of the k² shifts would become a padded array.
-    x, kernel = residuals
-    dx: Any = _shift(dy, kernel[::-1, ::-1], dilation)
-    k, wide = kernel.shape[0], _wide(dy.dtype)
-    padded = _pad(x, k, dilation)
+def _shift_kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
+    wide = _wide(dy.dtype)
 
     def tap(_: None, index: Array) -> tuple[None, Array]:
         top, left = index // k * dilation, index % k * dilation
-        part = lax.dynamic_slice(padded, (0, top, left, 0), x.shape)
+        part = lax.dynamic_slice(x, (0, top, left, 0), dy.shape)
         return None, (part.astype(wide) * dy.astype(wide)).sum((0, 1, 2))
 
     # A loop: XLA makes of k² reductions side by side one that is five times slower.
     _, sums = lax.scan(tap, None, jnp.arange(k * k))
-    return dx, sums.reshape(kernel.shape).astype(kernel.dtype)
+    return sums.reshape(k, k, 1, -1)
 
 
-_shift.defvjp(_shift_forward, _shift_backward)
-
-
-def _pad(x: Array, k: int, dilation: int) -> Array:
-    pad = dilation * (k // 2)
-    # Without the barrier XLA computes whatever made x anew for every tap.
-    return lax.optimization_barrier(
-        jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    )
+def _pad(x: Array, pad: int) -> Array:
+    if not pad:
+        return x
+    return store(jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
 
 
 def _wide(dtype: Any) -> Any:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
+
+
+_SHIFT = (_shift, _shift_kernel_gradient)
+_PALLAS = (depthwise_pallas.forward, depthwise_pallas.kernel_gradient)

@@ -35,6 +35,7 @@ Names = Literal["ours", "published"]
 
 _FORMAT = "lkdn_jax.1"
 _NOT_ARCHITECTURE = (
+    "optimized",
     "dtype",
     "remat",
     "parent",
@@ -104,9 +105,14 @@ def save(
 
     Raises:
         InputError: Another suffix, `published` for a `.msgpack`, parameters that do
-            not fit the network, or a file that cannot be written.
+            not fit the network, optimized ones, or a file that cannot be written.
     """
     path = Path(path)
+    if model.optimized:
+        raise InputError(
+            f"{path}: parameters optimized for inference are not saved; save those "
+            "they were made of, and optimize after loading"
+        )
     check_params(params, expected_params(model))
     architecture = {
         field.name: getattr(model, field.name)

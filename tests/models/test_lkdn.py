@@ -7,6 +7,7 @@ import pytest
 
 import lkdn_jax
 from lkdn_jax import LKDN, lkdn_s
+from lkdn_jax.models.layers import unframe
 
 SMALL = {"features": 8, "num_blocks": 2}
 
@@ -33,6 +34,7 @@ def test_computes_what_the_published_network_computes(reference, name):
     assert np.abs(sr[0] - expected["noise_sr"]).max() <= 2e-5
     for module in ("fea_conv", "B1", "c2"):
         inner = state["intermediates"][module]["__call__"][0]
+        inner = unframe(inner) if module == "B1" else inner
         assert np.abs(inner[0] - expected[f"noise_{module}"]).max() <= 2e-5, module
     sr, _ = forward(params, expected["crop_lr"][None])
     assert np.abs(sr[0] - expected["crop_sr"]).max() <= 2e-5
@@ -105,9 +107,12 @@ def test_bf16_computes_in_bf16_and_keeps_float32_parameters(init):
     exact = jax.jit(model.clone(dtype=None).apply)(variables, lr)
     assert sr.dtype == jnp.float32
     assert 0 < np.abs(sr - exact).max() < 0.02 * np.abs(exact).max()
-    for module in ("fea_conv", "B1", "c2"):
-        inner = state["intermediates"][module]["__call__"][0]
-        assert inner.dtype == jnp.bfloat16
+    inner = state["intermediates"]
+    for module in ("c1_d", "c1_r", "c4", "c5", "atten", "c6"):
+        assert inner["B2"][module]["__call__"][0].dtype == jnp.bfloat16
+    # What adds up over the whole depth.
+    for module in ("fea_conv", "B1", "c1", "c2", "upsampler"):
+        assert inner[module]["__call__"][0].dtype == jnp.float32
 
 
 @pytest.mark.reference

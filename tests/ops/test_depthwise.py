@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,41 +21,84 @@ def oracle(x: np.ndarray, kernel: np.ndarray, dilation: int) -> np.ndarray:
     return np.array(planes).transpose(0, 2, 3, 1)
 
 
-@pytest.mark.parametrize("implementation", ["lax", "shift", None])
-@pytest.mark.parametrize("size", [(1, 1), (2, 7), (13, 10)])
+@pytest.mark.parametrize("implementation", ["lax", "shift", "pallas", None])
+@pytest.mark.parametrize("size", [(1, 1), (2, 7), (13, 35)])
 @pytest.mark.parametrize(("k", "dilation"), [(3, 1), (5, 1), (5, 3), (3, 4)])
 def test_equals_correlation(implementation, size, k, dilation):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *size, 6)).astype(np.float32)
     kernel = rng.normal(size=(k, k, 1, 6)).astype(np.float32)
-    y = depthwise_conv(
-        jnp.asarray(x),
-        jnp.asarray(kernel),
-        dilation=dilation,
-        implementation=implementation,
-    )
-    np.testing.assert_allclose(y, oracle(x, kernel, dilation), atol=1e-5)
+    bias = rng.normal(size=6).astype(np.float32)
+    conv = partial(depthwise_conv, dilation=dilation, implementation=implementation)
+    y = conv(x, kernel, bias)
+    expected = oracle(x, kernel, dilation) + bias
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    np.testing.assert_allclose(conv(x, kernel), expected - bias, atol=1e-5)
+    edge = dilation * (k // 2)
+    if min(size) > 2 * edge:
+        inner = expected[:, edge:-edge, edge:-edge]
+        valid = conv(x, kernel, bias, padding="VALID")
+        np.testing.assert_allclose(valid, inner, atol=1e-5)
 
 
-def test_gradients_agree():
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (2, 9, 7, 4))
-    kernel = jax.random.normal(keys[1], (5, 5, 1, 4))
-    weight = jax.random.normal(keys[2], x.shape)
+@pytest.mark.parametrize("implementation", ["shift", "pallas"])
+@pytest.mark.parametrize("channels", [4, 70])
+@pytest.mark.parametrize(
+    ("size", "k", "dilation", "padding"),
+    [
+        ((1, 1), 5, 3, "SAME"),
+        ((9, 7), 5, 3, "SAME"),
+        ((17, 18), 5, 1, "SAME"),
+        ((9, 7), 3, 1, "VALID"),
+    ],
+)
+def test_gradients_agree(implementation, channels, size, k, dilation, padding):
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.normal(keys[0], (2, *size, channels))
+    kernel = jax.random.normal(keys[1], (k, k, 1, channels))
+    bias = jax.random.normal(keys[2], (channels,))
 
-    def loss(x, kernel, implementation):
-        y = depthwise_conv(x, kernel, dilation=3, implementation=implementation)
-        return (y * weight).sum()
+    def loss(x, kernel, bias, implementation):
+        y = depthwise_conv(
+            x,
+            kernel,
+            bias,
+            dilation=dilation,
+            padding=padding,
+            implementation=implementation,
+        )
+        return (y * jax.random.normal(keys[3], y.shape)).sum() / y.size**0.5
 
-    grads = [
-        jax.grad(loss, (0, 1))(x, kernel, implementation)
-        for implementation in ("lax", "shift")
-    ]
-    for a, b in zip(*grads, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    grad = jax.jit(jax.grad(loss, (0, 1, 2)), static_argnums=3)
+    for a, b in zip(
+        grad(x, kernel, bias, "lax"),
+        grad(x, kernel, bias, implementation),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_bfloat16_is_summed_in_float32():
+    x = jax.random.normal(jax.random.key(0), (1, 20, 20, 8), jnp.bfloat16)
+    kernel = jax.random.normal(jax.random.key(1), (5, 5, 1, 8), jnp.bfloat16)
+    exact = oracle(np.asarray(x, np.float64), np.asarray(kernel, np.float64), 1)
+    for implementation in ("shift", "pallas"):
+        y = depthwise_conv(x, kernel, implementation=implementation)
+        assert y.dtype == jnp.bfloat16
+        # One rounding, to 8 bits.
+        error = np.abs(np.asarray(y, np.float64) - exact)
+        assert (error <= 2**-8 * np.abs(exact) + 1e-5).all()
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 1, 3), (3, 5, 1, 3), (3, 3, 1, 2)])
 def test_refuses_other_kernels(shape):
     with pytest.raises(ValueError, match="a depthwise kernel for 3 channels"):
         depthwise_conv(jnp.zeros((1, 8, 8, 3)), jnp.zeros(shape))
+
+
+def test_refuses_other_arguments():
+    x, kernel = jnp.zeros((1, 8, 8, 3)), jnp.zeros((3, 3, 1, 3))
+    with pytest.raises(ValueError, match="'winograd': use one of lax, shift, pallas"):
+        depthwise_conv(x, kernel, implementation="winograd")
+    with pytest.raises(ValueError, match="'FULL': use one of SAME, VALID"):
+        depthwise_conv(x, kernel, padding="FULL")

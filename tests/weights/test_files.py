@@ -180,3 +180,10 @@ def test_names_that_cannot_be_read_or_written(tmp_path, init):
         lkdn_jax.save(tmp_path / "a.msgpack", lkdn_s(), params)
     assert jax.tree.leaves(params)[0].dtype == jnp.float32
     assert [file.name for file in tmp_path.iterdir()] == ["weights.txt"]
+
+
+def test_refuses_to_save_optimized_parameters(tmp_path, init):
+    model = lkdn_jax.optimized_model(MODELS["LKDN"])
+    params = lkdn_jax.optimize_for_inference(init(MODELS["LKDN"])["params"])
+    with pytest.raises(InputError, match="optimize after loading"):
+        lkdn_jax.save(tmp_path / "a.msgpack", model, params)

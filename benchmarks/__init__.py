@@ -1,0 +1,1 @@
+"""Times beside peers, as ratios in one run."""

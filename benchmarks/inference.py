@@ -1,0 +1,203 @@
+"""Inference beside its peers, on whatever device there is, all in one run.
+
+    python benchmarks/inference.py [--network LKDN] [--output results.json]
+
+Peers: PyTorch (eager, channels_last, torch.compile; on a GPU each also with TF32 and
+with bf16 autocast), and on CPU ONNX Runtime and OpenVINO. Those not installed are
+listed. All compute the same function of the same random parameters, which is checked
+before anything is timed.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+# PyTorch needs memory of the same card.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from benchmarks import timing  # noqa: E402
+from benchmarks.roofline import describe, roofline  # noqa: E402
+from lkdn_jax.cli import ArgumentParser, run  # noqa: E402
+from lkdn_jax.errors import InputError  # noqa: E402
+from lkdn_jax.models.lkdn import LKDN, lkdn_s  # noqa: E402
+from lkdn_jax.models.optimize import (  # noqa: E402
+    optimize_for_inference,
+    optimized_model,
+)
+from lkdn_jax.models.reparam import fold, folded_model  # noqa: E402
+from lkdn_jax.weights.published import to_published  # noqa: E402
+
+NETWORKS = {"LKDN": LKDN(), "LKDN-S": lkdn_s()}
+Upscale = Callable[[], Any]
+
+
+def our_ways(model: LKDN, params: Any, lr: np.ndarray) -> dict[str, Upscale]:
+    """Compile ours; each way returns the images on the host's side of a barrier."""
+    dtypes = {"ours float32": None}
+    if jax.default_backend() != "cpu":
+        dtypes["ours bf16"] = jnp.bfloat16
+    params = jax.device_put(optimize_for_inference(params))
+    x, ways = jnp.asarray(lr), {}
+    for name, dtype in dtypes.items():
+        network = optimized_model(model).clone(dtype=dtype)
+        start = time.perf_counter()
+        program = jax.jit(lambda p, x, f=network: f.apply({"params": p}, x))
+        compiled = program.lower(params, x).compile()
+        print(f"{name} compiled in {time.perf_counter() - start:.1f} s")
+        ways[name] = lambda f=compiled: jax.block_until_ready(f(params, x))
+    return ways
+
+
+def torch_ways(model: LKDN, params: Any, lr: np.ndarray) -> dict[str, Upscale]:
+    """PyTorch, eager, channels_last and compiled, in the precisions of the device."""
+    import torch
+
+    from benchmarks.torch_peer import torch_network
+
+    cuda = torch.cuda.is_available() and jax.default_backend() == "gpu"
+    device = "cuda" if cuda else "cpu"
+    nchw = torch.tensor(lr.transpose(0, 3, 1, 2)).to(device)
+    precisions = ("", " tf32", " bf16") if cuda else ("",)
+
+    def way(module: Any, x: Any, precision: str) -> Upscale:
+        def upscale() -> Any:
+            torch.backends.cuda.matmul.allow_tf32 = precision == " tf32"
+            torch.backends.cudnn.allow_tf32 = precision == " tf32"
+            half = torch.autocast(device, torch.bfloat16, enabled=precision == " bf16")
+            with torch.inference_mode(), half:
+                y = module(x)
+            if cuda:
+                torch.cuda.synchronize()
+            return y
+
+        return upscale
+
+    def network(**layout: Any) -> Any:
+        return torch_network(model, to_published(model, params)).to(device, **layout)
+
+    layout = {"memory_format": torch.channels_last}
+    ways = {}
+    for precision in precisions:
+        ways[f"torch{precision}"] = way(network(), nchw, precision)
+        last = nchw.contiguous(**layout)
+        ways[f"torch channels_last{precision}"] = way(
+            network(**layout), last, precision
+        )
+        compiled = torch.compile(network(), dynamic=False)
+        ways[f"torch.compile{precision}"] = way(compiled, nchw, precision)
+        if cuda:
+            compiled = torch.compile(network(**layout), dynamic=False)
+            name = f"torch.compile channels_last{precision}"
+            ways[name] = way(compiled, last, precision)
+    return ways
+
+
+def onnx_ways(
+    model: LKDN, params: Any, lr: np.ndarray, absent: list[str]
+) -> dict[str, Upscale]:
+    """ONNX Runtime and OpenVINO, from PyTorch's export."""
+    import torch
+
+    from benchmarks.torch_peer import torch_network
+
+    nchw = np.ascontiguousarray(lr.transpose(0, 3, 1, 2))
+    module = torch_network(model, to_published(model, params))
+    ways: dict[str, Upscale] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "lkdn.onnx")
+        torch.onnx.export(
+            module, (torch.tensor(nchw),), path, dynamo=True, verbose=False
+        )
+        if "onnxruntime" not in absent:
+            import onnxruntime
+
+            providers = ["CPUExecutionProvider"]
+            session = onnxruntime.InferenceSession(path, providers=providers)
+            name = session.get_inputs()[0].name
+            ways["ONNX Runtime"] = lambda: session.run(None, {name: nchw})[0]
+        if "openvino" not in absent:
+            import openvino
+
+            hint = {"INFERENCE_PRECISION_HINT": "f32"}
+            compiled = openvino.Core().compile_model(path, "CPU", hint)
+            ways["OpenVINO"] = lambda: compiled(nchw)[0]
+    return ways
+
+
+def check(ways: dict[str, Upscale]) -> None:
+    """Compare what the float32 ways compute."""
+    reference = None
+    for name, upscale in ways.items():
+        if name.endswith(("bf16", "tf32")):
+            continue
+        y = upscale()
+        y = np.asarray(y.cpu() if hasattr(y, "cpu") else y)
+        y = y if y.shape[-1] == 3 else y.transpose(0, 2, 3, 1)
+        reference = y if reference is None else reference
+        difference = np.abs(y - reference).max()
+        print(f"{name:34} differs from ours by {difference:.1e} at most")
+        if difference > 2e-5:
+            raise InputError(f"{name}: another function; nothing is timed")
+
+
+def measure(model: LKDN, size: tuple[int, int, int], flags: Any) -> dict[str, Any]:
+    """Time one size [n, h, w]."""
+    rng = np.random.default_rng(0)
+    lr = rng.random((*size, 3), np.float32)
+    with jax.default_matmul_precision(flags.precision):
+        variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+        params = fold(variables["params"])
+        model = folded_model(model)
+        ways = our_ways(model, params, lr)
+    absent = timing.missing(("torch", "onnxscript", "onnxruntime", "openvino"))
+    if "torch" not in absent:
+        ways |= torch_ways(model, params, lr)
+        if jax.default_backend() == "cpu" and "onnxscript" not in absent:
+            ways |= onnx_ways(model, params, lr, absent)
+    check(ways)
+    result = timing.interleave(ways, flags.rounds)
+    n, h, w = size
+    timing.print_table(f"{flags.network} ×4, {n} × {w}×{h} LR pixels", result)
+    bound = roofline(model, timing.device_rates(), n * h * w)
+    print(describe(bound, result["ours float32"]["seconds"]))
+    return {"size": size, "missing": absent, "ways": result, "roofline": bound}
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("--network", choices=NETWORKS, default="LKDN", help="LKDN-S is folded")
+    add(
+        "--sizes",
+        nargs="+",
+        default=["1x180x320", "1x270x480", "16x48x48"],
+        help="batch x height x width in LR pixels",
+    )
+    add("--rounds", type=int, default=12)
+    add(
+        "--precision",
+        default="highest" if jax.default_backend() == "cpu" else "default",
+        help="jax_default_matmul_precision of ours; on GPUs the default is TF32",
+    )
+    add("--output", type=Path, help="JSON file to write")
+    flags = parser.parse_args()
+    results = []
+    for size in flags.sizes:
+        n, h, w = (int(length) for length in size.split("x"))
+        results.append(measure(NETWORKS[flags.network], (n, h, w), flags))
+        timing.write(flags.output, {"network": flags.network, "results": results})
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,124 @@
+"""Times several ways in turn in one run, and says how they compare."""
+
+import datetime
+import importlib.util
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lkdn_jax.files import atomic_write
+
+Run = Callable[[], object]  # returns when the work is done
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "onnxruntime", "openvino")
+
+
+def interleave(ways: Mapping[str, Run], rounds: int) -> dict[str, dict[str, Any]]:
+    """Run all ways in turn, so that a slow minute of the machine is slow for all.
+
+    Args:
+        ways: Functions by name; the first is the one the others are compared with.
+        rounds: Timed runs of each, after two to warm up.
+
+    Returns:
+        By name: `seconds`, the median; `ratio` to the first, the median over rounds;
+        and `spread`, the first and third quartile of the ratio.
+    """
+    for run in ways.values():
+        run()
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            run()  # once untimed: threads of the way before it may still spin
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    first = np.array(seconds[next(iter(ways))])
+    result = {}
+    for name, values in seconds.items():
+        ratios = np.array(values) / first
+        result[name] = {
+            "seconds": float(np.median(values)),
+            "ratio": float(np.median(ratios)),
+            "spread": [float(q) for q in np.quantile(ratios, (0.25, 0.75))],
+        }
+    return result
+
+
+def print_table(title: str, result: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what `interleave` returned."""
+    first = next(iter(result))
+    print(f"\n{title}\n{'':34}{'ms':>9}  time ÷ {first}'s (quartiles)")
+    for name, row in result.items():
+        low, high = row["spread"]
+        print(
+            f"{name:34}{row['seconds'] * 1e3:9.2f}  {row['ratio']:6.3f} "
+            f"({low:.3f} … {high:.3f})"
+        )
+
+
+def missing(packages: tuple[str, ...]) -> list[str]:
+    """Say which peers are not installed, and return them."""
+    absent = [name for name in packages if importlib.util.find_spec(name) is None]
+    for name in absent:
+        print(f"missing peer: {name} (pip install {name})")
+    return absent
+
+
+def device_rates() -> dict[str, float]:
+    """Measure what the device can do.
+
+    Returns:
+        `copy`, bytes read and written a second; `float32` and on accelerators
+        `bfloat16`, operations a second of a large matrix product.
+    """
+    accelerator = jax.default_backend() != "cpu"
+    x = jnp.ones((1 << (28 if accelerator else 24),), jnp.float32)
+    add = jax.jit(lambda x: x + 1)
+    rates = {"copy": 2 * x.nbytes / _best(lambda: add(x))}
+    n = 8192 if accelerator else 2048
+    for dtype in ("float32", "bfloat16") if accelerator else ("float32",):
+        a = jnp.ones((n, n), dtype)
+        product = jax.jit(jnp.matmul)
+        rates[dtype] = 2 * n**3 / _best(lambda a=a, f=product: f(a, a))
+    return rates
+
+
+def environment() -> dict[str, Any]:
+    """Return the date, the device, versions and the command, for a record."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device": f"{jax.device_count()} × {jax.devices()[0].device_kind}",
+        "python": platform.python_version(),
+        "versions": {
+            name: version(name)
+            for name in PACKAGES
+            if importlib.util.find_spec(name) is not None
+        },
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+def write(path: Path | None, record: Mapping[str, Any]) -> None:
+    """Write a record and the environment as JSON, if a path is given."""
+    if path is not None:
+        with atomic_write(path) as file:
+            file.write(json.dumps(environment() | dict(record), indent=2).encode())
+
+
+def _best(run: Callable[[], Any]) -> float:
+    def once() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        return time.perf_counter() - start
+
+    return min(once() for _ in range(8))

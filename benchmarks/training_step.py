@@ -1,0 +1,176 @@
+"""A training step beside PyTorch's, on whatever device there is, all in one run.
+
+    python benchmarks/training_step.py [--batch 64] [--output results.json]
+
+The ×4 recipe: LR patches of 48×48, L1 loss, Adan and the average of the parameters;
+PyTorch does the same with Adam, which costs it less. The loss of the first batch must
+agree before anything is timed.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+# PyTorch needs memory of the same card.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from benchmarks import timing  # noqa: E402
+from benchmarks.roofline import describe, roofline  # noqa: E402
+from lkdn_jax.cli import ArgumentParser, run  # noqa: E402
+from lkdn_jax.errors import InputError  # noqa: E402
+from lkdn_jax.models import layers  # noqa: E402
+from lkdn_jax.models.lkdn import LKDN  # noqa: E402
+from lkdn_jax.optim.adan import adan  # noqa: E402
+from lkdn_jax.training.state import create_state  # noqa: E402
+from lkdn_jax.training.step import make_train_step  # noqa: E402
+from lkdn_jax.weights.published import to_published  # noqa: E402
+
+STEPS = 1_000_000  # of the paper's ×4 recipe
+LEARNING_RATE = 5e-3
+Step = Callable[[], Any]  # one step; returns the loss once it is known
+
+
+def our_ways(
+    params: Any, lr: np.ndarray, hr: np.ndarray, implementations: list[str | None]
+) -> dict[str, Step]:
+    """Compile ours, by dtype and by implementation of the depthwise convolution."""
+    dtypes = {"float32": None}
+    if jax.default_backend() != "cpu":
+        dtypes["bf16"] = jnp.bfloat16
+    tx, ways = adan(LEARNING_RATE), {}
+    chosen = layers.depthwise_conv
+    batch = jax.device_put((lr, hr))
+    for dtype_name, dtype in dtypes.items():
+        for implementation in implementations:
+            name = f"ours {dtype_name}" + (f" {implementation or ''}").rstrip()
+            step = make_train_step(LKDN(dtype=dtype), tx)
+
+            def conv(*args: Any, which: Any = implementation, **kwargs: Any) -> Any:
+                return chosen(*args, **kwargs, implementation=which)
+
+            layers.depthwise_conv = conv
+            state = create_state(LKDN(), tx, params=params)
+            start = time.perf_counter()
+            compiled = jax.jit(step, donate_argnums=0).lower(state, *batch).compile()
+            print(f"{name} compiled in {time.perf_counter() - start:.1f} s")
+            ways[name] = _ours(compiled, state, batch)
+    layers.depthwise_conv = chosen
+    return ways
+
+
+def _ours(compiled: Any, state: Any, batch: Any) -> Step:
+    def step() -> Any:
+        nonlocal state
+        state, metrics = compiled(state, *batch)
+        return float(metrics["loss"])
+
+    return step
+
+
+def torch_ways(params: Any, lr: np.ndarray, hr: np.ndarray) -> dict[str, Step]:
+    """PyTorch, eager, channels_last and compiled, in the precisions of the device."""
+    import torch
+
+    from benchmarks.torch_peer import torch_network
+
+    cuda = torch.cuda.is_available() and jax.default_backend() == "gpu"
+    device = "cuda" if cuda else "cpu"
+
+    def way(layout: Any, compiled: bool, precision: str) -> Step:
+        network: Any = torch_network(LKDN(), to_published(LKDN(), params))
+        network = network.train().to(device, memory_format=layout)
+        forward = torch.compile(network, dynamic=False) if compiled else network
+        weights = list(network.parameters())
+        average = [weight.detach().clone() for weight in weights]
+        optimizer = torch.optim.Adam(weights, LEARNING_RATE, foreach=True)
+        x, y = (
+            torch.tensor(a.transpose(0, 3, 1, 2))
+            .to(device)
+            .contiguous(memory_format=layout)
+            for a in (lr, hr)
+        )
+
+        def step() -> Any:
+            torch.backends.cuda.matmul.allow_tf32 = precision == " tf32"
+            torch.backends.cudnn.allow_tf32 = precision == " tf32"
+            optimizer.zero_grad(set_to_none=True)
+            half = torch.autocast(device, torch.bfloat16, enabled=precision == " bf16")
+            with half:
+                loss = (forward(x) - y).abs().mean()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                for mean, weight in zip(average, weights, strict=True):
+                    mean.lerp_(weight, 1e-3)
+            return float(loss.detach())
+
+        return step
+
+    ways = {}
+    for precision in ("", " tf32", " bf16") if cuda else ("",):
+        ways[f"torch{precision}"] = way(torch.contiguous_format, False, precision)
+        name = f"torch channels_last{precision}"
+        ways[name] = way(torch.channels_last, False, precision)
+        ways[f"torch.compile{precision}"] = way(
+            torch.contiguous_format, True, precision
+        )
+        if cuda:
+            name = f"torch.compile channels_last{precision}"
+            ways[name] = way(torch.channels_last, True, precision)
+    return ways
+
+
+def check(ways: dict[str, Step]) -> None:
+    """Compare the losses of the first step."""
+    reference = None
+    for name, step in ways.items():
+        loss = step()
+        reference = loss if reference is None else reference
+        tolerance = 1e-2 if name.endswith(("bf16", "tf32")) else 1e-4
+        if not abs(loss / reference - 1) < tolerance:
+            raise InputError(f"{name}: loss {loss}, ours {reference}; nothing is timed")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    cpu = jax.default_backend() == "cpu"
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("--batch", type=int, default=4 if cpu else 64)
+    add("--rounds", type=int, default=10)
+    add("--output", type=Path, help="JSON file to write")
+    flags = parser.parse_args()
+    rng = np.random.default_rng(0)
+    lr = rng.random((flags.batch, 48, 48, 3), np.float32)
+    hr = rng.random((flags.batch, 192, 192, 3), np.float32)
+    variables = LKDN().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    params = jax.tree.map(np.asarray, variables["params"])
+    ways = our_ways(params, lr, hr, [None, "lax"] if cpu else [None, "pallas", "lax"])
+    absent = timing.missing(("torch",))
+    if not absent:
+        ways |= torch_ways(params, lr, hr)
+    check(ways)
+    result = timing.interleave(ways, flags.rounds)
+    timing.print_table(f"×4 training step, batch {flags.batch} of 48×48", result)
+    best = "ours float32" if cpu else "ours bf16"
+    model = LKDN(dtype=None if cpu else jnp.bfloat16)
+    pixels = flags.batch * 48 * 48
+    bound = roofline(model, timing.device_rates(), pixels, training=True)
+    seconds = result[best]["seconds"]
+    print(best, describe(bound, seconds))
+    print(f"{STEPS:,} steps in {STEPS * seconds / 3600:.1f} hours")
+    record = {"batch": flags.batch, "missing": absent, "ways": result}
+    timing.write(flags.output, record | {"roofline": bound})
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,56 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lkdn_jax
+from lkdn_jax import LKDN, lkdn_s, optimize_for_inference, optimized_model
+
+SMALL = {"features": 8, "num_blocks": 2}
+
+
+@pytest.mark.parametrize("model", [LKDN(**SMALL), lkdn_s(**SMALL)], ids=["BSB", "RBSB"])
+def test_same_function_of_fewer_parameters(init, model):
+    variables = init(model)
+    params = optimize_for_inference(variables["params"])
+    assert params["fea_conv"]["pw"]["kernel"].shape == (1, 1, 3, 8)
+    assert np.abs(params["B1"]["c6"]["kernel"].sum(-1)).max() < 1e-6
+    lr = jax.random.uniform(jax.random.key(1), (2, 9, 7, 3))
+    expected = jax.jit(model.apply)(variables, lr)
+    sr = jax.jit(optimized_model(model).apply)({"params": params}, lr)
+    np.testing.assert_allclose(sr, expected, atol=2e-6)
+
+
+def test_leaves_the_given_tree_alone(init):
+    params = init(lkdn_s(**SMALL))["params"]
+    before = jax.tree.map(np.array, params)
+    optimize_for_inference(params)
+    jax.tree.map(np.testing.assert_array_equal, params, before)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", ["LKDN_x2", "LKDN_x3", "LKDN_x4", "LKDN-S_x4"])
+def test_published_networks(reference, name):
+    model, params = lkdn_jax.load(reference / "weights" / f"{name}.pth")
+    expected = np.load(reference / "forward" / f"{name}.npz")
+    forward = jax.jit(optimized_model(model).apply)
+    params = optimize_for_inference(params)
+    for image in ("noise", "crop"):
+        sr = forward({"params": params}, expected[f"{image}_lr"][None])[0]
+        assert np.abs(sr - expected[f"{image}_sr"]).max() <= 2e-5
+
+
+def test_memory_of_a_large_image():
+    # Input, output and four feature maps, twice: what an efficient network may need.
+    model = optimized_model(LKDN())
+    h, w, s = 720, 1280, 4
+    params = lkdn_jax.models.lkdn.expected_params(model)
+    lr = jax.ShapeDtypeStruct((1, h, w, 3), jnp.float32)
+    program = jax.jit(lambda params, lr: model.apply({"params": params}, lr))
+    memory = program.lower(params, lr).compile().memory_analysis()
+    used = (
+        memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.argument_size_in_bytes
+    )
+    assert used <= 2 * 4 * h * w * (3 + 3 * s * s + 4 * 56)

@@ -1,0 +1,60 @@
+"""The programs of GPU and TPU can be made on a machine that has neither."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lkdn_jax import lkdn_s, optimized_model
+from lkdn_jax.models.lkdn import expected_params
+from lkdn_jax.ops.depthwise import depthwise_conv
+from lkdn_jax.optim.adan import adan
+from lkdn_jax.training.state import create_state
+from lkdn_jax.training.step import make_train_step
+
+MODEL = lkdn_s(features=8, num_blocks=2)
+
+
+def lower(function, *args, platform):
+    device = jax.sharding.AbstractDevice(
+        device_kind="any", num_cores=1, platform="gpu" if platform == "cuda" else "tpu"
+    )
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = jax.jit(function).trace(*args)
+        return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_inference_and_training_lower(platform, dtype):
+    model = optimized_model(MODEL).clone(dtype=dtype)
+    lr = jax.ShapeDtypeStruct((2, 12, 9, 3), jnp.float32)
+    program = lower(
+        lambda params, lr: model.apply({"params": params}, lr),
+        expected_params(model),
+        lr,
+        platform=platform,
+    )
+    assert "tensor<2x48x36x3xf32>" in program
+    assert ("bf16" in program) == (dtype == jnp.bfloat16)
+
+    tx = adan(1e-3)
+    state = jax.eval_shape(lambda: create_state(MODEL, tx))
+    hr = jax.ShapeDtypeStruct((2, 48, 36, 3), jnp.float32)
+    step = make_train_step(MODEL.clone(dtype=dtype), tx)
+    assert "module" in lower(step, state, lr, hr, platform=platform)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_pallas_kernels_lower_for_gpus(dtype, dilation):
+    x = jax.ShapeDtypeStruct((2, 50, 37, 56), dtype)
+    kernel = jax.ShapeDtypeStruct((5, 5, 1, 56), dtype)
+
+    def loss(x, kernel):
+        y = depthwise_conv(x, kernel, dilation=dilation, implementation="pallas")
+        return jnp.square(y).sum()
+
+    program = lower(jax.grad(loss, (0, 1)), x, kernel, platform="cuda")
+    # Forward, the gradient by the input, and that by the kernel.
+    assert program.count("custom_call @__gpu$xla.gpu.triton") == 3
