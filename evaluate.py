@@ -1,6 +1,6 @@
 """Report PSNR and SSIM of a network on benchmark images.
 
-Example: python evaluate.py --weights LKDN_x4.pth --data Set5 --data Set14
+Example: python evaluate.py --weights LKDN_x4.pth --data Set5 --output report.html
 """
 
 import sys
@@ -12,10 +12,16 @@ from lkdn_jax.cli import ArgumentParser, console, progress_bar, run
 def parse() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--weights", required=True, help=".pth, .safetensors or .msgpack")
+    add(
+        "--weights",
+        required=True,
+        action="append",
+        help=".pth, .safetensors or .msgpack; repeatable, to compare",
+    )
     add("--data", required=True, action="append", help="folder of images; repeatable")
     add("--scale", type=int, help="the scale the weights must have (default: theirs)")
-    add("--output", type=Path, help="report to write: .json, .md or .csv")
+    add("--output", type=Path, help="report: .html (with pictures), .json, .md, .csv")
+    add("--figures", type=Path, help="folder for the pictures as PNG files")
     add("--save_images", type=Path, help="folder for the upscaled images")
     add("--rgb", action="store_true", help="also report PSNR and SSIM over RGB")
     add(
@@ -29,25 +35,37 @@ def parse() -> ArgumentParser:
 
 def main() -> None:
     flags = parse().parse_args()
-    from lkdn_jax.evaluation.benchmark import Options, evaluate_file
+    from lkdn_jax.evaluation.benchmark import Options
+    from lkdn_jax.evaluation.comparison import compare_files
+    from lkdn_jax.evaluation.html import write_figures, write_html
     from lkdn_jax.evaluation.report import check_output, print_report, write_report
+    from lkdn_jax.files import check_folder
 
     if flags.output:
-        check_output(flags.output)
+        check_output(flags.output, len(flags.weights))
+    if flags.figures:
+        check_folder(flags.figures)
     options = Options(flags.lr_mode, flags.rgb, flags.save_images)
+    pictures = flags.figures or str(flags.output).lower().endswith(".html")
     with progress_bar() as progress:
-        report = evaluate_file(
+        entries = compare_files(
             flags.weights,
             flags.data,
             scale=flags.scale,
             options=options,
             progress=progress,
+            pictures=bool(pictures),
         )
-    if flags.output:
-        write_report(flags.output, report)
-    print_report(report, console())
-    if flags.output:
-        print(f"wrote {flags.output}")
+    if flags.figures:
+        write_figures(flags.figures, entries)
+    if flags.output and flags.output.suffix.lower() == ".html":
+        write_html(flags.output, entries)
+    elif flags.output:
+        write_report(flags.output, entries[0].report)
+    for entry in entries:
+        print_report(entry.report, console())
+    for written in filter(None, (flags.output, flags.figures)):
+        print(f"wrote {written}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lkdn_jax.errors import InputError
+    from lkdn_jax.inference.upscaler import Upscaler
     from lkdn_jax.models.complexity import Complexity, complexity
     from lkdn_jax.models.lkdn import LKDN, lkdn_s
     from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
@@ -17,6 +18,7 @@ __all__ = [
     "LKDN",
     "Complexity",
     "InputError",
+    "Upscaler",
     "complexity",
     "fold",
     "fold_difference",
@@ -31,6 +33,7 @@ __all__ = [
 # Loaded when asked for: processes that only read images need no jax.
 _MODULES = {
     "InputError": "errors",
+    "Upscaler": "inference.upscaler",
     "Complexity": "models.complexity",
     "complexity": "models.complexity",
     "LKDN": "models.lkdn",

@@ -58,6 +58,8 @@ def run(main: Callable[[], None]) -> int:
     keep_freed_memory()
     # Pillow warns of what it reads all the same; what it cannot read is an error.
     warnings.filterwarnings("ignore", module="PIL")
+    # The cache of compiled programs is a help, not a need.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent")
     try:
         main()
         sys.stdout.flush()

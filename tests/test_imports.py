@@ -18,6 +18,7 @@ LAYERS = [
     ("optim",),
     ("evaluation",),
     ("training",),
+    ("inference",),
     ("demo",),
 ]
 WITHOUT_JAX = {"errors", "files", "runtime", "cli", "data", "evaluation.metrics"}

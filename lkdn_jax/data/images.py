@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import atomic_write
 
-_FORMATS = {
+FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -20,17 +20,17 @@ _FORMATS = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
-_READ_FORMATS = sorted({*_FORMATS.values()})
-IMAGE_SUFFIXES = tuple(_FORMATS)
+_READ_FORMATS = sorted({*FORMATS.values()})
+IMAGE_SUFFIXES = tuple(FORMATS)
 # WebP is lossy unless told otherwise, JPEG at its default 75 visibly so.
-_SAVE_OPTIONS = {
+SAVE_OPTIONS = {
     "JPEG": {"quality": 95, "subsampling": 0},
     "WEBP": {"lossless": True},
     "TIFF": {"compression": "tiff_lzw"},
 }
 _TIFF_BITS_PER_SAMPLE = 258
 # Found by feeding Pillow broken files: its decoders do not keep to OSError.
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -41,7 +41,8 @@ _DECODE_ERRORS = (
 )
 
 
-def _has_deep_samples(image: Image.Image) -> bool:
+def is_deep(image: Image.Image) -> bool:
+    """Say whether an image just opened has more than 8 bits a channel."""
     # Must be asked before the pixels are loaded: Pillow opens 16-bit RGB as mode
     # "RGB", keeps the high bytes, and forgets that there were others.
     if image.mode == "F" or image.mode.startswith("I"):
@@ -56,7 +57,7 @@ def _has_deep_samples(image: Image.Image) -> bool:
 
 
 def _check_kind(image: Image.Image, path: str | os.PathLike[str]) -> None:
-    if _has_deep_samples(image):
+    if is_deep(image):
         raise InputError(
             f"{path} has more than 8 bits per channel: only 8-bit images are read; "
             "convert it to 8 bits first"
@@ -121,7 +122,7 @@ def read_rgb(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
             f"{path} is too large or its header is broken ({error}): check the file "
             "or split it into parts"
         ) from error
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
             f"{path} cannot be read ({' '.join(reason.split())}): it must be a "
@@ -155,7 +156,7 @@ def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> N
         InputError: An unknown suffix, an image of another shape or dtype, an image too
             large for the format, or a file that cannot be written.
     """
-    file_format = _FORMATS.get(Path(path).suffix.lower())
+    file_format = FORMATS.get(Path(path).suffix.lower())
     if file_format is None:
         raise InputError(
             f"{path} has suffix {Path(path).suffix!r}: it names the format and must be "
@@ -170,7 +171,7 @@ def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> N
         )
     with atomic_write(path) as file:
         try:
-            options = _SAVE_OPTIONS.get(file_format, {})
+            options = SAVE_OPTIONS.get(file_format, {})
             Image.fromarray(image).save(file, file_format, **options)
         except (ValueError, struct.error) as error:
             raise InputError(

@@ -43,11 +43,14 @@ class Options:
             and `basicsr` make the LR from the HR images (`data.bicubic`).
         rgb: Also report PSNR and SSIM over RGB.
         save_images: Folder for the upscaled images, None to keep none.
+        observe: Called for each image with the names of its dataset and file, and the
+            LR, SR and HR images, uint8.
     """
 
     lr_mode: LrMode = "auto"
     rgb: bool = False
     save_images: str | Path | None = None
+    observe: Callable[[str, str, np.ndarray, np.ndarray, np.ndarray], None] = _ignore
 
 
 def evaluate_file(
@@ -137,9 +140,7 @@ def evaluate_dataset(
     """
     images, foreign = {}, []
     for pair in dataset.pairs:
-        row, interpolation = _evaluate_pair(
-            upscaler, pair, scale, options, _save_path(dataset, pair, options)
-        )
+        row, interpolation = _evaluate_pair(upscaler, dataset, pair, scale, options)
         images[pair.name] = row
         if interpolation is not None:
             foreign.append(interpolation)
@@ -204,7 +205,7 @@ def super_resolve(upscaler: Upscale, lr: np.ndarray, name: str) -> np.ndarray:
 
 
 def _evaluate_pair(
-    upscaler: Upscale, pair: Pair, scale: int, options: Options, save: Path | None
+    upscaler: Upscale, dataset: Dataset, pair: Pair, scale: int, options: Options
 ) -> tuple[dict[str, float], tuple[str, float] | None]:
     """Return the metrics, and the name and cost of an interpolation not the paper's."""
     lr, hr = load_pair(pair, scale, options.lr_mode)
@@ -216,8 +217,10 @@ def _evaluate_pair(
     start = time.perf_counter()
     sr = super_resolve(upscaler, lr, pair.name)
     seconds = time.perf_counter() - start
+    save = _save_path(dataset, pair, options)
     if save is not None:
         write_image(save, sr)
+    options.observe(dataset.name, pair.name, lr, sr, hr)
     row = {"psnr_y": psnr_y(sr), "ssim_y": ssim(rgb_to_y(sr), hr_y, scale)}
     if options.rgb:
         row |= {"psnr_rgb": psnr(sr, hr, scale), "ssim_rgb": ssim(sr, hr, scale)}

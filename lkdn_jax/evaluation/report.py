@@ -50,23 +50,26 @@ def print_report(report: Report, console: Console) -> None:
             console.print(Text(f"note: {name}: {note}"), soft_wrap=True)
 
 
-def check_output(path: str | Path) -> None:
+def check_output(path: str | Path, networks: int = 1) -> None:
     """Check, before the work, that a report can be written under this name.
 
     Args:
         path: The file to write later.
+        networks: How many it is to compare; more than one go into HTML alone.
 
     Raises:
-        InputError: A suffix that names no format, a folder, or a folder that cannot be
-            written to.
+        InputError: A suffix that names no format for it, a folder, or a folder that
+            cannot be written to.
     """
     path = Path(path)
     check_folder(path.absolute().parent)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; choose a file in it")
-    if path.suffix.lower() not in _WRITERS:
+    formats = (".html", *_WRITERS) if networks == 1 else (".html",)
+    if path.suffix.lower() not in formats:
+        of = "a report" if networks == 1 else f"a comparison of {networks} networks"
         raise InputError(
-            f"{path}: a report is written as {', '.join(_WRITERS)}; choose one of these"
+            f"{path}: {of} is written as {', '.join(formats)}; choose one of these"
         )
 
 
@@ -81,8 +84,10 @@ def write_report(path: str | Path, report: Report) -> None:
     Raises:
         InputError: Another suffix, or a file that cannot be written.
     """
-    check_output(path)
-    text = _WRITERS[Path(path).suffix.lower()](report)
+    writer = _WRITERS.get(Path(path).suffix.lower())
+    if writer is None:
+        raise InputError(f"{path}: is written as {', '.join(_WRITERS)}; rename it")
+    text = writer(report)
     with atomic_write(path) as file:
         # A file name need not be valid UTF-8.
         file.write(text.encode(errors="backslashreplace"))

@@ -34,7 +34,7 @@ def optimize_for_inference(params: Params) -> dict[str, Any]:
     first = params["fea_conv"]
     kernel = np.asarray(first["pw"]["kernel"], np.float64)
     kernel = kernel.reshape(1, 1, INPUT_COPIES, 3, -1).sum(2)
-    pw = {"kernel": jnp.asarray(kernel, jnp.float32)}
+    pw = {"kernel": jnp.asarray(kernel.astype(np.float32))}
     return params | {"fea_conv": dict(first) | {"pw": pw}}
 
 
@@ -53,6 +53,7 @@ def optimized_model(model: LKDN) -> LKDN:
 def _centre(conv: Mapping[str, Any]) -> dict[str, Any]:
     def centre(array: Any) -> Any:
         array = np.asarray(array, np.float64)
-        return jnp.asarray(array - array.mean(-1, keepdims=True), jnp.float32)
+        centred = array - array.mean(-1, keepdims=True)
+        return jnp.asarray(centred.astype(np.float32))
 
     return {name: centre(array) for name, array in conv.items()}

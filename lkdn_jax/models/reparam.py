@@ -79,8 +79,9 @@ def _float64(array: Any) -> np.ndarray:
 
 
 def _conv(kernel: np.ndarray, bias: np.ndarray | None = None) -> dict[str, Any]:
-    conv = {"kernel": jnp.asarray(kernel, jnp.float32)}
-    return conv if bias is None else conv | {"bias": jnp.asarray(bias, jnp.float32)}
+    arrays = {"kernel": kernel} if bias is None else {"kernel": kernel, "bias": bias}
+    # Rounded by numpy: jnp would compile a program for each shape.
+    return {name: jnp.asarray(a.astype(np.float32)) for name, a in arrays.items()}
 
 
 def _fold_rbsb(params: Params) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def test_prints_means_and_notes():
 
 
 def test_refuses_an_unknown_suffix_before_the_work(tmp_path):
-    with pytest.raises(InputError, match=r"is written as \.json, \.md, \.csv"):
+    with pytest.raises(InputError, match=r"is written as \.html, \.json, \.md, \.csv"):
         check_output(tmp_path / "report.doc")
     with pytest.raises(InputError, match="is written as"):
         write_report(tmp_path / "report", REPORT)

@@ -1,0 +1,126 @@
+"""Correctness on an accelerator: everything beside the same on the host's CPU.
+
+    python benchmarks/check_device.py [--reference ../shared/reference]
+
+Depthwise convolutions in every implementation, the whole network's output (1e-4 at the
+highest precision) and gradient (1e-3 relative), and the authors' outputs if they are
+there. Exit status 1 if anything is further off.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lkdn_jax.cli import ArgumentParser, run
+from lkdn_jax.errors import InputError
+from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.ops.depthwise import depthwise_conv
+from lkdn_jax.weights.files import load
+
+
+def on(device: Any, function: Callable[..., Any], *args: Any) -> Any:
+    """Run a function on a device; returns arrays of the host."""
+    args = jax.device_put(args, device)
+    return jax.device_get(jax.jit(function)(*args))
+
+
+def difference(a: Any, b: Any, relative: bool = False) -> float:
+    """Return the largest difference, absolute or relative to a tensor's maximum."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return max(
+        float(np.abs(x - y).max() / (np.abs(y).max() if relative else 1))
+        for x, y in pairs
+    )
+
+
+def check_depthwise(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
+    """Compare value and gradients of all implementations with `lax` on the CPU."""
+    rng, rows = np.random.default_rng(), []
+    for h, w, c, k, dilation in (
+        (1, 1, 3, 5, 3),
+        (48, 48, 56, 5, 3),
+        (37, 50, 28, 3, 1),
+    ):
+        x, weight = rng.normal(size=(2, 4, h, w, c)).astype(np.float32)
+        kernel = rng.normal(size=(k, k, 1, c)).astype(np.float32)
+
+        def loss(
+            x: Any, kernel: Any, weight: Any, which: Any, d: int = dilation
+        ) -> Any:
+            y = depthwise_conv(x, kernel, dilation=d, implementation=which)
+            return (y * weight).sum() / y.size, y
+
+        grad = jax.value_and_grad(loss, (0, 1), has_aux=True)
+        expected = on(cpu, partial(grad, which="lax"), x, kernel, weight)
+        for which in ("lax", "shift", "pallas"):
+            got = on(device, partial(grad, which=which), x, kernel, weight)
+            name = f"depthwise {which} {h}×{w}×{c}, {k}×{k}, dilation {dilation}"
+            rows.append((name, difference(got, expected, relative=True), 1e-4))
+    return rows
+
+
+def check_network(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
+    """Compare output and gradient of the whole network."""
+    model = LKDN()
+    params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    lr = np.random.default_rng().random((2, 48, 48, 3), np.float32)
+
+    def forward(params: Any, lr: Any) -> Any:
+        return model.apply({"params": params}, lr)
+
+    def loss(params: Any, lr: Any) -> Any:
+        return jnp.square(forward(params, lr)).mean()
+
+    rows = []
+    for name, f, bound, relative in (
+        ("LKDN ×4, output", forward, 1e-4, False),
+        ("LKDN ×4, gradient", jax.grad(loss), 1e-3, True),
+    ):
+        ours, theirs = (on(d, f, params, lr) for d in (device, cpu))
+        rows.append((name, difference(ours, theirs, relative), bound))
+    return rows
+
+
+def check_reference(device: Any, folder: Path) -> list[tuple[str, float, float]]:
+    """Compare with the authors' outputs."""
+    rows = []
+    for file in sorted((folder / "forward").glob("LKDN*.npz")):
+        model, params = load(folder / "weights" / f"{file.stem}.pth")
+        expected = np.load(file)
+        for image in ("noise", "crop"):
+            lr = expected[f"{image}_lr"][None]
+            sr = on(device, lambda p, x, f=model: f.apply({"params": p}, x), params, lr)
+            error = difference(sr[0], expected[f"{image}_sr"])
+            rows.append((f"{file.stem}, {image}", error, 1e-4))
+    return rows
+
+
+def main() -> None:
+    """Run the checks."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--reference", type=Path, default=Path("../shared/reference"))
+    flags = parser.parse_args()
+    device, cpu = jax.devices()[0], jax.devices("cpu")[0]
+    print(f"{device.device_kind} beside {cpu.device_kind}")
+    with jax.default_matmul_precision("highest"):
+        rows = check_depthwise(cpu, device) + check_network(cpu, device)
+        rows += check_reference(device, flags.reference)
+    wrong = [name for name, error, bound in rows if not error <= bound]
+    for name, error, bound in rows:
+        print(f"{name:48} {error:.1e} (at most {bound:.0e})")
+    if wrong:
+        raise InputError(f"{len(wrong)} of {len(rows)} are further off: {wrong[0]}, …")
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

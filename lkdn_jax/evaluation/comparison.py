@@ -1,0 +1,74 @@
+"""Several networks on the same images, with what is worth looking at."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lkdn_jax.errors import InputError
+from lkdn_jax.evaluation.benchmark import Options, Report, evaluate_file
+from lkdn_jax.evaluation.gallery import Gallery
+from lkdn_jax.evaluation.runtime import measure_cost
+from lkdn_jax.weights.files import load
+
+
+@dataclass
+class Entry:
+    """One network of a comparison.
+
+    Attributes:
+        report: As `benchmark.evaluate_file` returns it.
+        gallery: What was seen.
+        cost: As `runtime.measure_cost` returns it.
+    """
+
+    report: Report
+    gallery: Gallery
+    cost: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of the file, without its suffix."""
+        return Path(self.report["weights"]).stem
+
+
+def compare_files(
+    weights: Sequence[str],
+    folders: Sequence[str],
+    *,
+    scale: int | None,
+    options: Options,
+    progress: Callable[[str, int, int], None],
+    pictures: bool = True,
+) -> list[Entry]:
+    """Evaluate files of weights, one after another.
+
+    Args:
+        weights: Files for `lkdn_jax.load`, of different names.
+        folders: As for `benchmark.evaluate_file`, like the other arguments.
+        scale: The scale all must have; None takes each network's.
+        options: How to evaluate.
+        progress: Called with a stage, the steps done and their total.
+        pictures: Collect the gallery and measure the cost; without, both stay empty.
+
+    Returns:
+        An entry a file.
+
+    Raises:
+        InputError: Two files of one name, or as for `evaluate_file`.
+    """
+    names = [Path(file).stem for file in weights]
+    if len(set(names)) < len(names):
+        raise InputError(f"--weights {', '.join(names)}: two have one name; rename one")
+    entries = []
+    for file in weights:
+        model, params = load(file)
+        gallery = Gallery(model.scale)
+        watched = replace(options, observe=gallery.add) if pictures else options
+        report = evaluate_file(
+            file, folders, scale=scale, options=watched, progress=progress
+        )
+        progress("timing", 0, 1)
+        cost = measure_cost(model, params) if pictures else {}
+        entries.append(Entry(report, gallery, cost))
+    return entries

@@ -1,0 +1,122 @@
+"""Crops worth looking at, and what the usual mistakes would have scored."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lkdn_jax.data.bicubic import upscale
+from lkdn_jax.evaluation.metrics import psnr, rgb_to_y
+
+CROP = 128  # height and width of a crop, in HR pixels
+_STEP = 16  # between the places where a crop may lie
+
+# By key: what one does wrong, in words.
+MISTAKES = {
+    "rgb": "PSNR over RGB, not over Y",
+    "no_crop": "no border cropped",
+    "rounded_y": "Y rounded to 8 bits",
+    "swapped": "red and blue swapped before Y is taken",
+    "jpeg_range": "Y of full range (0.299, 0.587, 0.114), as in JPEG",
+}
+
+
+@dataclass
+class Picture:
+    """One image of a dataset, as much of it as is shown.
+
+    Attributes:
+        psnr: PSNR-Y in dB.
+        bicubic: Crop of the LR image enlarged, [c, c, 3], uint8, like the others.
+        ours: Crop of the network's output.
+        hr: Crop of the original.
+        error: Map of |ours − hr| on Y, [c, c, 3], 16 times as bright.
+    """
+
+    psnr: float
+    bicubic: np.ndarray
+    ours: np.ndarray
+    hr: np.ndarray
+    error: np.ndarray
+
+
+@dataclass
+class Gallery:
+    """What `evaluate_dataset` lets one see, collected.
+
+    Attributes:
+        scale: The factor s.
+        pictures: By dataset and image.
+        mistakes: By dataset and key of `MISTAKES`, the PSNR of every image, dB.
+    """
+
+    scale: int
+    pictures: dict[str, dict[str, Picture]] = field(default_factory=dict)
+    mistakes: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def add(
+        self, dataset: str, name: str, lr: np.ndarray, sr: np.ndarray, hr: np.ndarray
+    ) -> None:
+        """Look at one image.
+
+        Args:
+            dataset: Name of the dataset.
+            name: Name of the image.
+            lr: Image [h, w, 3], uint8.
+            sr: The network's output [h·s, w·s, 3], uint8.
+            hr: The original, of the same shape.
+        """
+        border = self.scale
+        sr_y, hr_y = rgb_to_y(sr), rgb_to_y(hr)
+        difference = np.abs(sr_y - hr_y)
+        top, left = busiest_crop(hr_y)
+        box = np.s_[top : top + CROP, left : left + CROP]
+        error = np.rint((16 * difference[box]).clip(0, 255)).astype(np.uint8)
+        self.pictures.setdefault(dataset, {})[name] = Picture(
+            psnr(sr_y, hr_y, border),
+            upscale(lr, self.scale)[box],
+            sr[box],
+            hr[box],
+            error[..., None].repeat(3, axis=-1),
+        )
+        luma = np.array([0.299, 0.587, 0.114])
+        scores = {
+            "rgb": psnr(sr, hr, border),
+            "no_crop": psnr(sr_y, hr_y, 0),
+            "rounded_y": psnr(np.rint(sr_y), np.rint(hr_y), border),
+            "swapped": psnr(rgb_to_y(sr[..., ::-1]), rgb_to_y(hr[..., ::-1]), border),
+            "jpeg_range": psnr(sr @ luma, hr @ luma, border),
+        }
+        of_dataset = self.mistakes.setdefault(dataset, {})
+        for key, score in scores.items():
+            of_dataset.setdefault(key, []).append(score)
+
+    def chosen(self, dataset: str) -> dict[str, str]:
+        """Return the images to show: why by name, worst, median and best."""
+        names = sorted(
+            self.pictures[dataset], key=lambda n: self.pictures[dataset][n].psnr
+        )
+        picks = {names[len(names) // 2]: "median"}
+        picks |= {names[-1]: "best", names[0]: "worst"}
+        return dict(sorted(picks.items(), key=lambda pick: names.index(pick[0])))
+
+
+def busiest_crop(y: np.ndarray) -> tuple[int, int]:
+    """Find the crop with the most detail.
+
+    Args:
+        y: Y of an image [h, w], float.
+
+    Returns:
+        Top and left of a crop of at most `CROP` × `CROP`, in pixels.
+    """
+    detail = np.zeros(y.shape)
+    detail[:-1] += np.abs(np.diff(y, axis=0))
+    detail[:, :-1] += np.abs(np.diff(y, axis=1))
+    sums = np.pad(detail, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    h, w = (min(CROP, length) for length in y.shape)
+    tops = np.arange(0, y.shape[0] - h + 1, _STEP)
+    lefts = np.arange(0, y.shape[1] - w + 1, _STEP)
+    i, j = np.ix_(tops, lefts)
+    totals = sums[i + h, j + w] - sums[i, j + w] - sums[i + h, j] + sums[i, j]
+    row, column = np.unravel_index(totals.argmax(), totals.shape)
+    return int(tops[row]), int(lefts[column])

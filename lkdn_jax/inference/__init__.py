@@ -1,0 +1,1 @@
+"""Upscaling any image, in tiles."""

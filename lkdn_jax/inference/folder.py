@@ -1,0 +1,243 @@
+"""Upscale many files: decoding, computing and encoding overlap; nothing is redone."""
+
+import dataclasses
+import glob
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lkdn_jax.data.images import FORMATS, IMAGE_SUFFIXES
+from lkdn_jax.data.photo import Photo, read_photo, write_photo
+from lkdn_jax.errors import InputError
+from lkdn_jax.inference.upscaler import Upscaler
+
+Size = tuple[int, int]  # width, height
+Progress = Callable[[str, int, int], None]
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to read and the file to write."""
+
+    source: Path
+    target: Path
+
+
+@dataclass
+class Summary:
+    """What became of the files.
+
+    Attributes:
+        done: Files written.
+        skipped: Files that were there already.
+        notes: Source and what changed in it, in words.
+        failures: Source and reason.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    notes: list[str] = dataclasses.field(default_factory=list)
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+
+def find_jobs(
+    inputs: Sequence[str], output: Path, suffix: str | None = None
+) -> list[Job]:
+    """List the files to upscale and where each goes.
+
+    Args:
+        inputs: Files, folders (taken with their subfolders, whose structure is kept)
+            and glob patterns.
+        output: The folder to write to; what lies in it is no input.
+        suffix: Suffix of all outputs, with its dot; None keeps that of the input.
+
+    Returns:
+        Jobs in a stable order.
+
+    Raises:
+        InputError: An input that is not there or holds no image, or two files that
+            would be written to one.
+    """
+    sources: dict[Path, Path] = {}  # and where it goes, relative to `output`
+    for name in inputs:
+        found = dict(_expand(name, output))
+        if not found:
+            raise InputError(
+                f"{name}: no image found; give image files "
+                f"({', '.join(IMAGE_SUFFIXES)}), folders or patterns"
+            )
+        sources |= found
+    jobs, targets = [], {}
+    for source, relative in sources.items():
+        target = output / (relative.with_suffix(suffix) if suffix else relative)
+        other = targets.setdefault(target, source)
+        if other != source:
+            raise InputError(
+                f"{other} and {source} would both be written to {target}; rename one "
+                "or give another --output"
+            )
+        if target.exists() and target.samefile(source):
+            raise InputError(f"{source} would be overwritten; give another --output")
+        jobs.append(Job(source, target))
+    return jobs
+
+
+def upscale_files(
+    upscaler: Upscaler,
+    jobs: Sequence[Job],
+    *,
+    resize: Callable[[Size], Size] | None = None,
+    overwrite: bool = False,
+    progress: Progress = _ignore,
+) -> Summary:
+    """Upscale files; an output that is there is not redone.
+
+    Args:
+        upscaler: The network.
+        jobs: What to read and write.
+        resize: From width and height of the input to those of the output, if they are
+            not the network's.
+        overwrite: Do again what is there.
+        progress: Called with a file's name, tiles done and tiles in all.
+
+    Returns:
+        What became of the files. A file that fails does not stop the others.
+    """
+    summary = Summary()
+    waiting = [job for job in jobs if overwrite or not job.target.exists()]
+    summary.skipped = len(jobs) - len(waiting)
+    tiles = [_count_tiles(upscaler, job.source) for job in waiting]
+    done, total = 0, sum(tiles)
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        progress(name, min(done, total), total)
+
+    def finish(job: Job, writing: "Future[tuple[str, ...]] | None") -> None:
+        if writing is None:
+            return
+        try:
+            summary.notes += [f"{job.source}: {note}" for note in writing.result()]
+            summary.done += 1
+        except InputError as error:
+            summary.failures.append(str(error))
+
+    # One image is read and one written while a third is computed.
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        reading = [reader.submit(read_photo, job.source) for job in waiting[:1]]
+        written: tuple[Job, Future[tuple[str, ...]] | None] | None = None
+        for i, job in enumerate(waiting):
+            name, now = job.source.name, reading.pop()
+            progress(name, done, total)
+            try:
+                photo = now.result()
+                reading += [
+                    reader.submit(read_photo, following.source)
+                    for following in waiting[i + 1 : i + 2]
+                ]
+                h, w = photo.pixels.shape[:2]
+                upscaled = upscaler.photo(photo, count)
+            except InputError as error:
+                message = str(error)
+                at = "" if message.startswith(str(job.source)) else f"{job.source}: "
+                summary.failures.append(at + message)
+                done = sum(tiles[: i + 1])
+                if not reading and i + 1 < len(waiting):
+                    reading = [reader.submit(read_photo, waiting[i + 1].source)]
+                continue
+            if written is not None:
+                finish(*written)
+            size = resize((w, h)) if resize else None
+            written = job, writer.submit(_write, job.target, upscaled, size)
+            del photo, upscaled
+        if written is not None:
+            finish(*written)
+    return summary
+
+
+def fit_into(box: Size) -> Callable[[Size], Size]:
+    """Return the rule that makes an image as large as fits into a box."""
+
+    def rule(size: Size) -> Size:
+        factor = min(box[0] / size[0], box[1] / size[1])
+        return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+    return rule
+
+
+def times(factor: float) -> Callable[[Size], Size]:
+    """Return the rule that makes an image `factor` times as wide and high."""
+
+    def rule(size: Size) -> Size:
+        return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+    return rule
+
+
+def _write(target: Path, photo: Photo, size: Size | None) -> tuple[str, ...]:
+    if size is not None and size != photo.pixels.shape[1::-1]:
+        photo = _resized(photo, size)
+    return photo.notes + write_photo(target, photo)
+
+
+def _resized(photo: Photo, size: Size) -> Photo:
+    """Resize by Lanczos, colour and alpha apart."""
+
+    def plane(array: np.ndarray) -> np.ndarray:
+        if array.dtype == np.uint8:
+            return np.asarray(
+                Image.fromarray(array).resize(size, Image.Resampling.LANCZOS)
+            )
+        wide = Image.fromarray(array.astype(np.float32))
+        resized = np.asarray(wide.resize(size, Image.Resampling.LANCZOS))
+        return np.rint(resized.clip(0, np.iinfo(array.dtype).max)).astype(array.dtype)
+
+    planes = [plane(np.ascontiguousarray(p)) for p in photo.pixels.transpose(2, 0, 1)]
+    alpha = None if photo.alpha is None else plane(photo.alpha)
+    return photo.replace(np.stack(planes, axis=-1), alpha)
+
+
+def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
+    path = Path(name)
+    if path.is_file():
+        yield path, Path(path.name)
+    elif path.is_dir():
+        for folder, folders, files in os.walk(path):
+            inside = Path(folder)
+            folders[:] = sorted(
+                f
+                for f in folders
+                if not f.startswith(".") and not _same(inside / f, output)
+            )
+            for file in sorted(files):
+                source = inside / file
+                if source.suffix.lower() in FORMATS and not file.startswith("."):
+                    yield source, source.relative_to(path)
+    else:
+        for match in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207
+            if Path(match).suffix.lower() in FORMATS and Path(match).is_file():
+                yield Path(match), Path(Path(match).name)
+
+
+def _same(path: Path, other: Path) -> bool:
+    return other.exists() and path.samefile(other)
+
+
+def _count_tiles(upscaler: Upscaler, path: Path) -> int:
+    try:
+        with Image.open(path) as image:
+            w, h = image.size
+            alpha = image.has_transparency_data
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0  # what is wrong with it is said when it is read
+    return upscaler.count_tiles(h, w) * (2 if alpha else 1)

@@ -1,0 +1,312 @@
+"""Upscale arrays and photographs of any size with one compiled program a shape."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+from flax.typing import Dtype
+
+from lkdn_jax.data.photo import Photo, from_pil, to_pil
+from lkdn_jax.errors import InputError
+from lkdn_jax.inference.tiling import receptive_radius, window_shape, windows
+from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
+from lkdn_jax.weights.files import load
+
+TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
+_SMALLEST_TILE = 32
+_WASTE = 1.25  # a compiled shape is used for another if it has at most this many pixels
+Shape = tuple[int, int]
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+class Upscaler:
+    """A network that upscales images of any size and kind.
+
+    Large images go through the network in windows of one shape; the result does not
+    depend on their size. The first image of a shape compiles a program, about two
+    seconds on two cores; later ones do not.
+
+    Attributes:
+        scale: The factor s.
+        tile: Largest tile, in LR pixels; halved when the device runs out of memory.
+        context: LR pixels around a tile.
+
+    Example:
+        >>> import numpy as np, tempfile, jax
+        >>> import lkdn_jax
+        >>> model = lkdn_jax.LKDN(scale=2, features=8, num_blocks=1)
+        >>> params = model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), "float32"))
+        >>> path = tempfile.mkdtemp() + "/small.msgpack"
+        >>> lkdn_jax.save(path, model, params["params"])
+        >>> upscaler = lkdn_jax.Upscaler(path)
+        >>> upscaler(np.zeros((30, 20, 3), np.uint8)).shape
+        (60, 40, 3)
+        >>> upscaler(np.zeros((5, 30, 20, 3), np.uint16)).dtype
+        dtype('uint16')
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        *,
+        tile: int = TILE,
+        context: int | None = None,
+        self_ensemble: bool = False,
+        dtype: Dtype | None = None,
+        devices: Sequence[Any] | None = None,
+    ) -> None:
+        """Load a network.
+
+        Args:
+            weights: A .pth, .safetensors or .msgpack file.
+            tile: Largest height and width of a tile, in LR pixels.
+            context: LR pixels around a tile; None takes what makes the result exact.
+                32 changes it by one grey level at most and is faster.
+            self_ensemble: Average over the eight flips and transposes: eight times the
+                work for about 0.1 dB.
+            dtype: Dtype of the computation, as in `LKDN`; None for float32.
+            devices: Devices that share the tiles; None takes all local ones.
+
+        Raises:
+            InputError: An unusable file, or a tile or context out of range.
+        """
+        model, params = load(weights)
+        if tile < _SMALLEST_TILE:
+            raise InputError(f"tile {tile}: must be at least {_SMALLEST_TILE} pixels")
+        if context is not None and context < 0:
+            raise InputError(f"context {context}: must not be negative")
+        self.scale, self.tile = model.scale, tile
+        self.context = receptive_radius(model) if context is None else context
+        self._ensemble = self_ensemble
+        self._devices = list(devices or jax.local_devices())
+        optimized = optimize_for_inference(params)
+        self._params = [jax.device_put(optimized, device) for device in self._devices]
+        self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._model = optimized_model(model).clone(dtype=dtype)
+
+    @overload
+    def __call__(self, image: PIL.Image.Image) -> PIL.Image.Image: ...
+    @overload
+    def __call__(self, image: np.ndarray) -> np.ndarray: ...
+    def __call__(self, image: Any) -> Any:
+        """Upscale an image or a batch of images.
+
+        Args:
+            image: [h, w], [h, w, c] or [n, h, w, c] with c = 1 (grey), 2 (grey, alpha),
+                3 (RGB) or 4 (RGB, alpha); uint8, uint16, or floating point in [0, 1].
+                Or a PIL image of any mode.
+
+        Returns:
+            The image s times as high and wide, of the same kind and dtype. Integers are
+            rounded; floating point is not clipped.
+
+        Raises:
+            InputError: An array of another shape or dtype, or an image that does not
+                fit into memory even in small tiles.
+        """
+        if isinstance(image, PIL.Image.Image):
+            return to_pil(self.photo(from_pil(image)))
+        image = np.asarray(image)
+        if image.ndim == 4:
+            return np.stack([self(one) for one in image])
+        channels = image.shape[2] if image.ndim == 3 else 1
+        integer = image.dtype in (np.uint8, np.uint16)
+        if (
+            image.ndim not in (2, 3)
+            or channels not in (1, 2, 3, 4)
+            or not (integer or np.issubdtype(image.dtype, np.floating))
+            or image.size == 0
+        ):
+            raise InputError(
+                f"an image of shape {list(image.shape)} and dtype {image.dtype}: give "
+                "[h, w], [h, w, c] or [n, h, w, c] with 1 to 4 channels, uint8, uint16 "
+                "or floating point in [0, 1]"
+            )
+        pixels = image.reshape(*image.shape[:2], channels)
+        if channels in (2, 4):
+            photo = self.photo(Photo(pixels[..., :-1], pixels[..., -1]))
+            assert photo.alpha is not None  # noqa: S101
+            out = np.concatenate([photo.pixels, photo.alpha[..., None]], axis=-1)
+        else:
+            out = self.photo(Photo(pixels)).pixels
+        return out.reshape(*out.shape[:2], *image.shape[2:])
+
+    def photo(self, photo: Photo, tile_done: Callable[[], None] = _ignore) -> Photo:
+        """Upscale a photograph, its alpha channel too.
+
+        Args:
+            photo: The photograph.
+            tile_done: Called after every tile.
+
+        Returns:
+            The photograph s times as high and wide.
+        """
+        pixels = self._rgb_or_grey(photo.opaque().pixels, tile_done)
+        alpha = photo.alpha
+        if alpha is not None:
+            alpha = self._rgb_or_grey(alpha[..., None], tile_done)[..., 0]
+            if np.issubdtype(alpha.dtype, np.floating):
+                alpha = alpha.clip(0, 1)
+        return photo.replace(pixels, alpha)
+
+    def count_tiles(self, h: int, w: int) -> int:
+        """Return the number of tiles of an image [h, w]."""
+        return len(windows(h, w, self.tile, self.context))
+
+    def _rgb_or_grey(
+        self, image: np.ndarray, tile_done: Callable[[], None]
+    ) -> np.ndarray:
+        if image.shape[-1] == 3:
+            return self._tiled(image, tile_done)
+        grey = self._tiled(np.repeat(image, 3, axis=-1), tile_done)
+        mean = grey.mean(-1, keepdims=True, dtype=np.float32)
+        integer = np.issubdtype(image.dtype, np.integer)
+        return (np.rint(mean) if integer else mean).astype(image.dtype)
+
+    def _tiled(self, image: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
+        while True:
+            try:
+                return self._in_tiles(image, tile_done)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                h, w = image.shape[:2]
+                largest = max(window_shape(h, w, self.tile, self.context))
+                tile = min(self.tile, largest - 2 * self.context) // 2
+                if tile < _SMALLEST_TILE:
+                    raise InputError(
+                        f"an image of {w}×{h}: out of memory "
+                        "even in small tiles; give a smaller context or another device"
+                    ) from error
+                self.tile = tile
+
+    def _in_tiles(self, image: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
+        h, w, c = image.shape
+        s = self.scale
+        out = np.empty((h * s, w * s, c), image.dtype)
+        height, width = window_shape(h, w, self.tile, self.context)
+        pending: deque[Any] = deque()
+
+        def finish() -> None:
+            window, sr = pending.popleft()
+            (top, bottom), (left, right) = window.rows, window.columns
+            part = np.asarray(sr)[
+                (top - window.top) * s : (bottom - window.top) * s,
+                (left - window.left) * s : (right - window.left) * s,
+            ]
+            out[top * s : bottom * s, left * s : right * s] = part
+            tile_done()
+
+        for i, window in enumerate(windows(h, w, self.tile, self.context)):
+            rows = slice(window.top, window.top + height)
+            columns = slice(window.left, window.left + width)
+            device = i % len(self._devices)
+            pending.append((window, self._tile(image[rows, columns], device)))
+            if len(pending) > len(self._devices):
+                finish()
+        while pending:
+            finish()
+        return out
+
+    def _tile(self, lr: np.ndarray, device: int) -> Any:
+        if not self._ensemble:
+            return self._run(lr, device, lr.dtype)
+        total: Any = 0
+        for flips in range(8):
+            flipped = _flip(lr, flips)
+            h, w = (self.scale * length for length in flipped.shape[:2])
+            sr = np.asarray(self._run(flipped, device, np.float32))[:h, :w]
+            total += _unflip(sr, flips)
+        return _quantize(np, total / np.float32(8), lr.dtype)
+
+    def _run(self, lr: np.ndarray, device: int, out: Any) -> Any:
+        h, w, _ = lr.shape
+        shape = self._shape(h, w, lr.dtype, out)
+        exact = shape == (h, w)
+        if not exact:
+            lr = np.pad(lr, ((0, shape[0] - h), (0, shape[1] - w), (0, 0)))
+        key = (*shape, lr.dtype, np.dtype(out), exact)
+        if key not in self._programs:
+            self._programs[key] = jax.jit(self._forward, static_argnames=("out",))
+        size = None if exact else np.array([h, w], np.int32)
+        lr, size = jax.device_put((lr, size), self._devices[device])
+        return self._programs[key](self._params[device], lr, size, out=np.dtype(out))
+
+    def _shape(self, h: int, w: int, *dtypes: Any) -> Shape:
+        known = [
+            key[:2]
+            for key in self._programs
+            if key[2:4] == tuple(map(np.dtype, dtypes))
+            and h <= key[0]
+            and w <= key[1]
+            and key[0] * key[1] <= _WASTE * h * w
+        ]
+        return min(known, key=lambda shape: shape[0] * shape[1], default=(h, w))
+
+    def _forward(self, params: Any, lr: Any, size: Any, out: np.dtype) -> Any:
+        if lr.dtype in (jnp.uint8, jnp.uint16):
+            x = lr.astype(jnp.float32) / jnp.iinfo(lr.dtype).max
+        else:
+            x = lr.astype(jnp.float32)
+        valid = None
+        if size is not None:
+            rows = jnp.arange(lr.shape[0]) < size[0]
+            columns = jnp.arange(lr.shape[1]) < size[1]
+            valid = (rows[:, None] & columns[None])[None, :, :, None]
+        with jax.default_matmul_precision("highest"):
+            sr: Any = self._model.apply({"params": params}, x[None], valid)
+        return _quantize(jnp, sr[0], out)
+
+
+def create_upscaler(
+    weights: str | Path, device: str | None, **options: Any
+) -> Upscaler:
+    """Create an upscaler on the local devices of one kind.
+
+    Args:
+        weights: As for `Upscaler`.
+        device: `cpu`, `gpu` or `tpu`; None for what jax takes by itself.
+        **options: As for `Upscaler`; `dtype` may be a name.
+
+    Returns:
+        The upscaler.
+
+    Raises:
+        InputError: No such device, or as for `Upscaler`.
+    """
+    try:
+        devices = jax.local_devices(backend=device)
+    except RuntimeError as error:
+        raise InputError(
+            f"no {device} here: jax finds {jax.default_backend()}; install jax for it "
+            "or choose another device"
+        ) from error
+    dtype = jnp.dtype(options.pop("dtype", "float32"))
+    return Upscaler(weights, devices=devices, dtype=dtype, **options)
+
+
+def _quantize(np_: Any, image: Any, dtype: Any) -> Any:
+    if not np.issubdtype(dtype, np.integer):
+        return image.astype(dtype)
+    largest = np.iinfo(dtype).max
+    return np_.rint(np_.clip(image, 0, 1) * largest).astype(dtype)
+
+
+def _flip(image: np.ndarray, flips: int) -> np.ndarray:
+    image = image[::-1] if flips & 1 else image
+    image = image[:, ::-1] if flips & 2 else image
+    return np.ascontiguousarray(image.swapaxes(0, 1) if flips & 4 else image)
+
+
+def _unflip(image: np.ndarray, flips: int) -> np.ndarray:
+    image = image.swapaxes(0, 1) if flips & 4 else image
+    image = image[:, ::-1] if flips & 2 else image
+    return image[::-1] if flips & 1 else image

@@ -1,0 +1,141 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps
+
+from lkdn_jax.data.photo import Photo, read_photo, write_photo
+from lkdn_jax.errors import InputError
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+H, W = 12, 20
+
+
+def pixels(*channels, dtype=np.uint8):
+    rng = np.random.default_rng(1)
+    return rng.integers(0, np.iinfo(dtype).max, (H, W, *channels), dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_lossless_formats_keep_everything(tmp_path, channels, alpha, dtype, suffix):
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    photo = Photo(
+        pixels(channels, dtype=dtype),
+        pixels(dtype=dtype) if alpha else None,
+        ICC,
+        exif.tobytes(),
+    )
+    path = tmp_path / f"ä{suffix}"
+    assert write_photo(path, photo) == ()
+    back = read_photo(path)
+    expected = photo.pixels
+    if channels == 1 and alpha and dtype == np.uint16:
+        expected = np.repeat(expected, 3, axis=-1)  # no library writes 16-bit LA
+    np.testing.assert_array_equal(back.pixels, expected)
+    assert back.pixels.dtype == dtype
+    assert (back.alpha is None) == (not alpha)
+    if alpha:
+        np.testing.assert_array_equal(back.alpha, photo.alpha)
+    assert back.icc == ICC
+    if not (dtype == np.uint16 and suffix == ".tif"):
+        assert b"a description" in back.exif
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".webp"])
+def test_8_bit_formats_keep_profile_and_exif_and_say_what_they_drop(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    photo = Photo(
+        pixels(3, dtype=np.uint16), pixels(dtype=np.uint16), ICC, exif.tobytes()
+    )
+    notes = write_photo(tmp_path / f"a{suffix}", photo)
+    assert any("the 16 were rounded" in note for note in notes)
+    back = read_photo(tmp_path / f"a{suffix}")
+    assert back.icc == ICC
+    assert b"a description" in back.exif
+    assert (back.alpha is None) == (suffix == ".jpg")
+    assert any("alpha" in note for note in notes) == (suffix == ".jpg")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("deep", [False, True])
+def test_orientation_is_applied_and_taken_out(tmp_path, orientation, deep):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = orientation, "upright"
+    path = tmp_path / "a.png"
+    colours = pixels(3)
+    if deep:
+        write_photo(path, Photo(colours.astype(np.uint16) * 257, exif=exif.tobytes()))
+    else:
+        Image.fromarray(colours).save(path, exif=exif)
+    plain = tmp_path / "b.png"  # Pillow's own reading of the same
+    Image.fromarray(colours).save(plain, exif=exif)
+    with Image.open(plain) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    photo = read_photo(path)
+    found = photo.pixels // 257 if deep else photo.pixels
+    np.testing.assert_array_equal(found, upright)
+    kept = Image.Exif()
+    kept.load(photo.exif)
+    assert 0x0112 not in kept
+    assert kept[0x010E] == "upright"
+
+
+def test_palettes_cmyk_and_bits_say_what_they_become(tmp_path):
+    colours = Image.fromarray(pixels(3))
+    palette = colours.quantize(16)
+    palette.save(tmp_path / "p.png")
+    photo = read_photo(tmp_path / "p.png")
+    np.testing.assert_array_equal(photo.pixels, np.asarray(palette.convert("RGB")))
+    assert photo.notes == ("the palette became RGB",)
+
+    colours.convert("CMYK").save(tmp_path / "c.jpg", quality=100)
+    photo = read_photo(tmp_path / "c.jpg")
+    assert photo.pixels.shape == (H, W, 3)
+    assert photo.notes == ("CMYK became sRGB",)
+
+    bits = Image.fromarray(pixels() > 127)
+    bits.save(tmp_path / "1.png")
+    np.testing.assert_array_equal(
+        read_photo(tmp_path / "1.png").pixels[..., 0], np.asarray(bits) * 255
+    )
+
+
+def test_a_transparent_colour_of_a_palette_becomes_alpha(tmp_path):
+    image = Image.fromarray(pixels() // 64, "P")
+    image.putpalette(list(range(12)))
+    image.save(tmp_path / "a.png", transparency=0)
+    photo = read_photo(tmp_path / "a.png")
+    np.testing.assert_array_equal(photo.alpha == 0, np.asarray(image) == 0)
+
+
+def test_refuses_animations_damage_and_other_depths(tmp_path):
+    frames = [Image.fromarray(pixels(3)) for _ in range(2)]
+    frames[1].putpixel((0, 0), (1, 2, 3))
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match=r"a\.webp: animated .*only still images"):
+        read_photo(tmp_path / "a.webp")
+    stream = io.BytesIO()
+    frames[0].save(stream, "PNG")
+    (tmp_path / "b.png").write_bytes(stream.getvalue()[:-200])
+    with pytest.raises(InputError, match=r"b\.png cannot be read .*get a fresh copy"):
+        read_photo(tmp_path / "b.png")
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "c.tif")
+    with pytest.raises(InputError, match=r"c\.tif: more than 8 bits .*16 bits"):
+        read_photo(tmp_path / "c.tif")
+    with pytest.raises(InputError, match="does not exist"):
+        read_photo(tmp_path / "d.png")
+    with pytest.raises(InputError, match=r"suffix '\.xyz'"):
+        write_photo(tmp_path / "a.xyz", Photo(pixels(3)))
+
+
+def test_fills_what_is_transparent_with_the_nearest_colour():
+    colours, alpha = pixels(3), np.full((H, W), 255, np.uint8)
+    alpha[:, 10:] = 0
+    filled = Photo(colours, alpha).opaque().pixels
+    np.testing.assert_array_equal(filled[:, :10], colours[:, :10])
+    np.testing.assert_array_equal(filled[:, 10:], colours[:, 9:10].repeat(10, 1))

@@ -1,0 +1,166 @@
+"""The report in a real browser: Debian's chromium, if it is there."""
+
+import base64
+import io
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lkdn_jax.evaluation.comparison import Entry
+from lkdn_jax.evaluation.gallery import CROP, Gallery, busiest_crop
+from lkdn_jax.evaluation.html import explain, render, write_figures, write_html
+
+NAMES = [f"{'long_' * 12}{i} <&>.png" for i in range(5)]
+
+
+def entry(name="LKDN_x4", psnr=32.0, dataset="Set5"):
+    rng = np.random.default_rng(0)
+    gallery = Gallery(4)
+    for i, image in enumerate(NAMES):
+        hr = rng.integers(0, 256, (160, 200, 3), np.uint8)
+        noise = rng.integers(0, 2 + 4 * i, hr.shape)
+        sr = (hr.astype(int) + noise).clip(0, 255).astype(np.uint8)
+        gallery.add(dataset, image, hr[::4, ::4], sr, hr)
+    row = {"psnr_y": psnr, "ssim_y": 0.9, "bicubic_psnr_y": 28.0}
+    report = {
+        "weights": f"{name}.pth",
+        "scale": 4,
+        "lr_mode": "auto",
+        "datasets": {
+            dataset: {"mean": row, "images": dict.fromkeys(NAMES, row), "notes": ["n"]}
+        },
+    }
+    cost = {
+        "parameters": 321_992,
+        "multiply_adds": 18.2e9,
+        "activations": 367e6,
+        "peak_memory": 107e6,
+        "seconds": 0.4,
+        "quartiles": [0.39, 0.41],
+        "device": "cpu",
+    }
+    return Entry(report, gallery, cost)
+
+
+def test_crops_show_the_busiest_place():
+    y = np.zeros((400, 300))
+    y[200:220, 150:170] = np.random.default_rng(0).random((20, 20)) * 255
+    top, left = busiest_crop(y)
+    assert top <= 200
+    assert left <= 150
+    assert top + CROP >= 220
+    assert left + CROP >= 170
+    assert busiest_crop(np.ones((40, 300)))[0] == 0
+
+
+def test_is_one_file_with_everything_escaped():
+    text = render([entry(), entry("LKDN-S_x4", 31.5)])
+    assert "<&>" not in text
+    assert "&lt;&amp;&gt;" in text
+    assert not re.search(r"(src|href)=\"(?!data:)|@import|url\(", text)
+    for figure in ("26.27", "26.35", "26.42", "(18.3 … 19.5)", "32.39 / 0.8980"):
+        assert figure in text
+    pictures = re.findall(r"data:image/png;base64,([^\"]+)", text)
+    assert len(pictures) == 2 * 3 * 4
+    first = Image.open(io.BytesIO(base64.b64decode(pictures[0])))
+    assert first.size == (CROP, CROP)
+
+
+def test_explains_a_figure_that_is_far_off():
+    there = entry(psnr=32.394)
+    assert not any("published" in line for line in explain(there, "Set5"))
+    far = entry(psnr=30.4)
+    far.gallery.mistakes["Set5"] = {"rgb": [32.39], "no_crop": [30.3]}
+    lines = explain(far, "Set5")
+    assert any("-1.99 dB from the published 32.39" in line for line in lines)
+    assert any("reached by a mistake: PSNR over RGB" in line for line in lines)
+
+
+def test_writes_figures(tmp_path):
+    write_figures(tmp_path / "figures", [entry()])
+    files = sorted((tmp_path / "figures").iterdir())
+    assert [file.name.split("_")[3] for file in files] == ["best", "median", "worst"]
+    with Image.open(files[0]) as image:
+        assert image.size == (4 * 3 * CROP + 3 * 8, 3 * CROP + 32)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver")
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("needs Debian's chromium and chromium-driver: apt-get install them")
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+    ):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--disable-background-networking")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    with webdriver.Chrome(options, service) as driver:
+        yield driver
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(tmp_path, browser, width, scheme):
+    from selenium.webdriver import ActionChains, Keys
+
+    path = tmp_path / "report.html"
+    write_html(path, [entry(), entry("a" * 80, 31.5)])
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
+    )
+    browser.get(path.as_uri())
+    assert browser.execute_script("return innerWidth") == width
+    overflow = "return document.documentElement.scrollWidth - innerWidth"
+    assert browser.execute_script(overflow) <= 0
+    colour = browser.execute_script("return getComputedStyle(document.body).color")
+    brightness = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+    assert (brightness > 128) == (scheme == "dark")
+
+    compare = browser.find_element("css selector", ".compare")
+    slider = compare.find_element("css selector", "input")
+
+    def place():
+        # Where the line is drawn, in percent of the width.
+        box = "return arguments[0].getBoundingClientRect()"
+        line = compare.find_element("css selector", ".line")
+        inner, outer = (browser.execute_script(box, e) for e in (line, compare))
+        return 100 * (inner["left"] - outer["left"]) / outer["width"]
+
+    assert place() == pytest.approx(50)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", compare)
+    quarter = compare.size["width"] // 4
+    ActionChains(browser).move_to_element_with_offset(
+        slider, quarter, 0
+    ).click().perform()
+    assert 70 <= place() <= 80
+    before = place()
+    slider.send_keys(Keys.ARROW_LEFT * 5)
+    assert place() == pytest.approx(before - 5, abs=0.1)
+    bicubic, hr = (
+        compare.find_element("css selector", kind) for kind in (".bicubic", ".hr")
+    )
+    assert (bicubic.is_displayed(), hr.is_displayed()) == (True, False)
+    radio = browser.find_element("css selector", "input[value=hr]")
+    radio.send_keys(Keys.SPACE)
+    assert (bicubic.is_displayed(), hr.is_displayed()) == (False, True)
+    sizes = browser.execute_script(
+        "return [...document.images].map(i => [i.complete, i.naturalWidth])"
+    )
+    assert all(complete and width > 0 for complete, width in sizes)
+    assert browser.get_log("browser") == []

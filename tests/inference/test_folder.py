@@ -1,0 +1,113 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lkdn_jax
+from lkdn_jax import LKDN, InputError, Upscaler
+from lkdn_jax.data.photo import Photo, read_photo, write_photo
+from lkdn_jax.inference.folder import find_jobs, fit_into, times, upscale_files
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def weights(tmp_path, init):
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    path = tmp_path / "small.msgpack"
+    lkdn_jax.save(path, model, init(model)["params"])
+    return path
+
+
+def save(path, h=10, w=14, mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(h)
+    image = Image.fromarray(rng.integers(0, 255, (h, w, 3), np.uint8)).convert(mode)
+    image.save(path)
+    return path
+
+
+def test_finds_files_folders_and_patterns(tmp_path):
+    for name in ("in/a.png", "in/süb/b.JPG", "in/.hidden/c.png", "in/out/d.png"):
+        save(tmp_path / name)
+    (tmp_path / "in/notes.txt").write_text("no image")
+    output = tmp_path / "in" / "out"
+    jobs = find_jobs([str(tmp_path / "in")], output)
+    assert [job.target for job in jobs] == [output / "a.png", output / "süb/b.JPG"]
+    jobs = find_jobs([str(tmp_path / "in/**/*.JPG")], output, ".webp")
+    assert [job.target for job in jobs] == [output / "b.webp"]
+    with pytest.raises(InputError, match="no image found"):
+        find_jobs([str(tmp_path / "*.gif")], output)
+    with pytest.raises(InputError, match="would be overwritten"):
+        find_jobs([str(tmp_path / "in/a.png")], tmp_path / "in")
+    save(tmp_path / "other/a.jpg")
+    with pytest.raises(InputError, match="would both be written"):
+        find_jobs([str(tmp_path / n) for n in ("in/a.png", "other")], output, ".png")
+
+
+def test_a_bad_image_stops_no_other_and_nothing_is_redone(tmp_path, weights):
+    first = save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no image")
+    save(tmp_path / "in" / "c" / "d.jpg", mode="L")
+    jobs = find_jobs([str(tmp_path / "in")], tmp_path / "out")
+    seen = []
+    upscaler = Upscaler(weights)
+    summary = upscale_files(upscaler, jobs, progress=lambda *a: seen.append(a))
+    assert (summary.done, summary.skipped, len(summary.failures)) == (2, 0, 1)
+    assert "b.png" in summary.failures[0]
+    assert seen[-1][1:] == (2, 2)
+    assert read_photo(tmp_path / "out" / "c" / "d.jpg").pixels.shape == (20, 28, 1)
+    np.testing.assert_array_equal(
+        read_photo(tmp_path / "out" / "a.png").pixels,
+        upscaler(read_photo(first).pixels),
+    )
+    before = (tmp_path / "out" / "a.png").stat().st_mtime_ns
+    again = upscale_files(upscaler, jobs)
+    assert (again.done, again.skipped, len(again.failures)) == (0, 2, 1)
+    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == before
+    assert upscale_files(upscaler, jobs, overwrite=True).done == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "size"),
+    [(fit_into((21, 40)), (21, 15)), (times(1.5), (21, 15)), (times(3), (42, 30))],
+)
+@pytest.mark.parametrize("deep", [False, True])
+def test_sizes_other_than_the_networks(tmp_path, weights, rule, size, deep):
+    colour = np.full((10, 14, 3), 40000, np.uint16)
+    colour = colour if deep else (colour // 257).astype(np.uint8)
+    write_photo(tmp_path / "a.png", Photo(colour, colour[..., 0]))
+    jobs = find_jobs([str(tmp_path / "a.png")], tmp_path / "out")
+    assert upscale_files(Upscaler(weights), jobs, resize=rule).failures == []
+    photo = read_photo(tmp_path / "out" / "a.png")
+    assert photo.pixels.shape[1::-1] == size
+    assert photo.alpha.shape[::-1] == size
+    assert photo.pixels.dtype == colour.dtype
+
+
+def test_killed_in_the_middle_it_leaves_whole_files_and_goes_on(tmp_path, weights):
+    for i in range(40):
+        save(tmp_path / "in" / f"{i:02}.png", 150, 150)
+    command = [sys.executable, "upscale.py", "--weights", str(weights)]
+    command += [str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    run = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "out").glob("*.png"))) < 3:
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    written = sorted((tmp_path / "out").glob("[!.]*.png"))
+    assert 3 <= len(written) < 40
+    for path in written:
+        assert read_photo(path).pixels.shape == (300, 300, 3)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"{40 - len(written)} upscaled, {len(written)} already" in done.stdout
+    assert len(list((tmp_path / "out").glob("[!.]*.png"))) == 40

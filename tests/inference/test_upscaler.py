@@ -1,0 +1,130 @@
+import doctest
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+
+import lkdn_jax
+from lkdn_jax import LKDN, InputError, Upscaler
+from lkdn_jax.data.images import to_uint8
+from lkdn_jax.data.pairs import find_pairs, load_pair
+from lkdn_jax.evaluation.metrics import psnr, rgb_to_y
+from lkdn_jax.inference import upscaler as module
+
+
+@pytest.fixture
+def weights(tmp_path, init):
+    model = LKDN(scale=2, features=6, num_blocks=2)
+    path = tmp_path / "small.msgpack"
+    lkdn_jax.save(path, model, init(model)["params"])
+    return path
+
+
+def image(h, w, *channels, dtype=np.uint8):
+    rng = np.random.default_rng(0)
+    if np.issubdtype(dtype, np.floating):
+        return rng.random((h, w, *channels)).astype(dtype)
+    return rng.integers(0, np.iinfo(dtype).max, (h, w, *channels), dtype)
+
+
+def test_doctest():
+    result = doctest.testmod(module)
+    assert result.attempted >= 6
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("h", "w", "tile"), [(90, 71, 32), (70, 200, 45), (33, 65, 64)]
+)
+@pytest.mark.parametrize("devices", [1, 3])
+def test_the_tile_size_does_not_matter(weights, h, w, tile, devices):
+    lr = image(h, w, 3, dtype=np.float32)
+    whole = Upscaler(weights, tile=500)
+    tiled = Upscaler(weights, tile=tile, devices=jax.local_devices()[:1] * devices)
+    assert tiled.count_tiles(h, w) > 1 or max(h, w) <= tile + 2 * tiled.context
+    np.testing.assert_allclose(tiled(lr), whole(lr), atol=1e-5)
+
+
+@pytest.mark.reference
+def test_tiled_equals_whole_with_the_published_network(reference):
+    path = reference / "weights" / "LKDN_x4.pth"
+    lr = image(300, 230, 3, dtype=np.float32)
+    whole, tiled = Upscaler(path)(lr), Upscaler(path, tile=64)
+    assert tiled.count_tiles(300, 230) == 2
+    np.testing.assert_allclose(tiled(lr), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (4,)])
+def test_keeps_dtype_and_channels(weights, dtype, shape):
+    lr = image(12, 9, *shape, dtype=dtype)
+    sr = Upscaler(weights)(lr)
+    assert sr.shape == (24, 18, *shape)
+    assert sr.dtype == dtype
+
+
+def test_integers_are_the_rounded_floats(weights):
+    upscaler, lr = Upscaler(weights), image(20, 17, 3)
+    exact = upscaler(lr / np.float32(255))
+    assert np.abs(upscaler(lr).astype(int) - to_uint8(exact)).max() <= 1
+    deep = upscaler(lr.astype(np.uint16) * 257)
+    assert np.abs(deep / 65535 - exact.clip(0, 1)).max() < 1e-4
+
+
+def test_batches_and_pil_images(weights):
+    upscaler, lr = Upscaler(weights), image(10, 8, 3)
+    sr = upscaler(lr)
+    np.testing.assert_array_equal(upscaler(np.stack([lr, lr])), np.stack([sr, sr]))
+    pil = upscaler(PIL.Image.fromarray(lr))
+    assert pil.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(pil), sr)
+
+
+def test_one_shape_compiles_once_and_serves_slightly_smaller_ones(weights):
+    upscaler = Upscaler(weights)
+    upscaler(image(40, 40, 3))
+    first = upscaler(image(38, 39, 3))  # compiles for any size within 40 × 40
+    with jax.log_compiles(False), jax.no_tracing():
+        upscaler(image(40, 40, 3))
+        upscaler(image(37, 40, 3))
+        np.testing.assert_array_equal(upscaler(image(38, 39, 3)), first)
+    alone = Upscaler(weights)(image(38, 39, 3))
+    assert np.abs(first.astype(int) - alone).max() <= 1
+
+
+def test_transparent_pixels_do_not_darken_the_edge(weights):
+    lr = np.full((24, 24, 4), 200, np.uint8)
+    lr[:, 12:] = 0  # transparent, and black as most programs write it
+    opaque = Upscaler(weights)(lr[..., :3] * 0 + np.uint8(200))
+    sr = Upscaler(weights)(lr)
+    np.testing.assert_array_equal(sr[..., :3], opaque)
+
+
+@pytest.mark.reference
+def test_self_ensemble_gains(reference):
+    path = reference / "weights" / "LKDN-S_x4.pth"
+    plain, ensemble = Upscaler(path), Upscaler(path, self_ensemble=True)
+    gains = []
+    for pair in find_pairs(reference / "benchmarks" / "Set5", 4).pairs:
+        lr, hr = load_pair(pair, 4, "auto")[:2]
+        gains.append(
+            np.diff([psnr(rgb_to_y(u(lr)), rgb_to_y(hr), 4) for u in (plain, ensemble)])
+        )
+    assert np.mean(gains) >= 0.05
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [np.zeros((3, 3, 5), np.uint8), np.zeros((0, 3, 3)), np.zeros((4, 4), np.int64)],
+)
+def test_refuses_what_is_no_image(weights, bad):
+    with pytest.raises(InputError, match="1 to 4 channels, uint8, uint16"):
+        Upscaler(weights)(bad)
+
+
+def test_refuses_a_bad_tile_or_context(weights):
+    with pytest.raises(InputError, match="tile 8: must be at least 32"):
+        Upscaler(weights, tile=8)
+    with pytest.raises(InputError, match="context -1: must not be negative"):
+        Upscaler(weights, context=-1)
