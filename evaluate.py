@@ -37,16 +37,11 @@ def main() -> None:
     flags = parse().parse_args()
     from lkdn_jax.evaluation.benchmark import Options
     from lkdn_jax.evaluation.comparison import compare_files
-    from lkdn_jax.evaluation.html import write_figures, write_html
-    from lkdn_jax.evaluation.report import check_output, print_report, write_report
-    from lkdn_jax.files import check_folder
+    from lkdn_jax.evaluation.html import check_outputs, write_outputs
+    from lkdn_jax.evaluation.report import print_report
 
-    if flags.output:
-        check_output(flags.output, len(flags.weights))
-    if flags.figures:
-        check_folder(flags.figures)
+    pictures = check_outputs(flags.output, flags.figures, len(flags.weights))
     options = Options(flags.lr_mode, flags.rgb, flags.save_images)
-    pictures = flags.figures or str(flags.output).lower().endswith(".html")
     with progress_bar() as progress:
         entries = compare_files(
             flags.weights,
@@ -54,18 +49,13 @@ def main() -> None:
             scale=flags.scale,
             options=options,
             progress=progress,
-            pictures=bool(pictures),
+            pictures=pictures,
         )
-    if flags.figures:
-        write_figures(flags.figures, entries)
-    if flags.output and flags.output.suffix.lower() == ".html":
-        write_html(flags.output, entries)
-    elif flags.output:
-        write_report(flags.output, entries[0].report)
+    written = write_outputs(flags.output, flags.figures, entries)
     for entry in entries:
         print_report(entry.report, console())
-    for written in filter(None, (flags.output, flags.figures)):
-        print(f"wrote {written}")
+    for path in written:
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -42,38 +42,19 @@ def parse() -> ArgumentParser:
 
 def main() -> None:
     flags = parse().parse_args()
-    if flags.outscale is not None and not 0 < flags.outscale <= 64:
-        raise InputError(f"--outscale {flags.outscale}: must be over 0, at most 64")
     if flags.device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
-    from lkdn_jax.files import check_folder
-    from lkdn_jax.inference.folder import find_jobs, fit_into, times, upscale_files
-    from lkdn_jax.inference.upscaler import TILE, create_upscaler
+    from lkdn_jax.inference.folder import upscale_inputs
 
-    check_folder(flags.output)
-    suffix = f".{flags.format}" if flags.format else None
-    jobs = find_jobs(flags.inputs, flags.output, suffix)
-    upscaler = create_upscaler(
-        flags.weights,
-        flags.device,
-        tile=TILE if flags.tile is None else flags.tile,
-        context=flags.context,
-        self_ensemble=flags.self_ensemble,
-        dtype=flags.dtype,
-    )
-    resize = fit_into(flags.fit) if flags.fit else None
-    resize = times(flags.outscale) if flags.outscale else resize
     with progress_bar() as progress:
-        summary = upscale_files(
-            upscaler, jobs, resize=resize, overwrite=flags.overwrite, progress=progress
-        )
+        summary = upscale_inputs(**vars(flags), progress=progress)
     for note in summary.notes:
         print(f"note: {note}")
     for failure in summary.failures:
         print(f"failed: {failure}", file=sys.stderr)
     print(f"{summary.done} upscaled, {summary.skipped} already in {flags.output}")
     if summary.failures:
-        raise InputError(f"{len(summary.failures)} of {len(jobs)} images failed")
+        raise InputError(f"{len(summary.failures)} of {summary.total} images failed")
 
 
 if __name__ == "__main__":

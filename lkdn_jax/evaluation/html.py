@@ -14,7 +14,8 @@ from lkdn_jax.data.provenance import PAPER
 from lkdn_jax.evaluation.comparison import Entry
 from lkdn_jax.evaluation.figures import enlarge, side_by_side
 from lkdn_jax.evaluation.gallery import MISTAKES, Picture
-from lkdn_jax.files import atomic_write
+from lkdn_jax.evaluation.report import check_output, write_report
+from lkdn_jax.files import atomic_write, check_folder
 
 # Urban100 ×4: multiply-adds in G at 1280×720, PSNR-Y in dB, parameters, as in figure 1
 # of the LKDN paper.
@@ -48,6 +49,53 @@ def render(entries: Sequence[Entry]) -> str:
     sections += [_dataset(name, entries) for name in entries[0].report["datasets"]]
     body = "\n".join(sections)
     return _PAGE.format(title=_text(title), style=_STYLE, body=body, script=_SCRIPT)
+
+
+def check_outputs(output: Path | None, figures: Path | None, networks: int) -> bool:
+    """Check, before the work, that the outputs can be written.
+
+    Args:
+        output: The report, or None.
+        figures: The folder of the figures, or None.
+        networks: How many networks are compared.
+
+    Returns:
+        Whether pictures are needed.
+
+    Raises:
+        InputError: An output that cannot be written.
+    """
+    if output is not None:
+        check_output(output, networks)
+    if figures is not None:
+        check_folder(figures)
+    return figures is not None or _is_html(output)
+
+
+def write_outputs(
+    output: Path | None, figures: Path | None, entries: Sequence[Entry]
+) -> list[Path]:
+    """Write the report, in the format of its suffix, and the figures.
+
+    Args:
+        output: The report, or None.
+        figures: The folder of the figures, or None.
+        entries: As for `render`; one, unless the report is HTML.
+
+    Returns:
+        What was written.
+    """
+    if figures is not None:
+        write_figures(figures, entries)
+    if output is not None and _is_html(output):
+        write_html(output, entries)
+    elif output is not None:
+        write_report(output, entries[0].report)
+    return [path for path in (output, figures) if path is not None]
+
+
+def _is_html(path: Path | None) -> bool:
+    return path is not None and path.suffix.lower() == ".html"
 
 
 def write_html(path: str | Path, entries: Sequence[Entry]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +15,10 @@ from PIL import Image
 from lkdn_jax.data.images import FORMATS, IMAGE_SUFFIXES
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.errors import InputError
-from lkdn_jax.inference.upscaler import Upscaler
+from lkdn_jax.files import check_folder
+from lkdn_jax.inference.upscaler import TILE, Upscaler, create_upscaler
+
+_LARGEST_FACTOR = 64
 
 Size = tuple[int, int]  # width, height
 Progress = Callable[[str, int, int], None]
@@ -37,12 +41,14 @@ class Summary:
     """What became of the files.
 
     Attributes:
+        total: Files in all.
         done: Files written.
         skipped: Files that were there already.
         notes: Source and what changed in it, in words.
         failures: Source and reason.
     """
 
+    total: int
     done: int = 0
     skipped: int = 0
     notes: list[str] = dataclasses.field(default_factory=list)
@@ -112,7 +118,7 @@ def upscale_files(
     Returns:
         What became of the files. A file that fails does not stop the others.
     """
-    summary = Summary()
+    summary = Summary(len(jobs))
     waiting = [job for job in jobs if overwrite or not job.target.exists()]
     summary.skipped = len(jobs) - len(waiting)
     tiles = [_count_tiles(upscaler, job.source) for job in waiting]
@@ -163,6 +169,55 @@ def upscale_files(
         if written is not None:
             finish(*written)
     return summary
+
+
+def upscale_inputs(
+    inputs: Sequence[str],
+    output: Path,
+    weights: str,
+    *,
+    format: str | None = None,  # noqa: A002
+    fit: Size | None = None,
+    outscale: float | None = None,
+    overwrite: bool = False,
+    device: str | None = None,
+    tile: int | None = None,
+    progress: Progress = _ignore,
+    **options: Any,
+) -> Summary:
+    """Upscale files, folders and patterns; what `upscale.py` does.
+
+    Args:
+        inputs: As for `find_jobs`.
+        output: The folder to write to.
+        weights: A file for `lkdn_jax.load`.
+        format: Suffix of all outputs, without a dot; None keeps that of the input.
+        fit: Width and height to fit the results into, or None.
+        outscale: Factor by which the results are larger than the inputs, or None.
+        overwrite: Do again what is there.
+        device: As for `create_upscaler`.
+        tile: As for `Upscaler`; None takes its default.
+        progress: As for `upscale_files`.
+        **options: Other arguments of `create_upscaler`.
+
+    Returns:
+        What became of the files.
+
+    Raises:
+        InputError: An input, an output folder or an argument that cannot be used.
+    """
+    if outscale is not None and not 0 < outscale <= _LARGEST_FACTOR:
+        raise InputError(
+            f"outscale {outscale}: must be over 0 and at most {_LARGEST_FACTOR}"
+        )
+    check_folder(output)
+    jobs = find_jobs(inputs, output, f".{format}" if format else None)
+    tile = TILE if tile is None else tile
+    upscaler = create_upscaler(weights, device, tile=tile, **options)
+    resize = fit_into(fit) if fit else times(outscale) if outscale else None
+    return upscale_files(
+        upscaler, jobs, resize=resize, overwrite=overwrite, progress=progress
+    )
 
 
 def fit_into(box: Size) -> Callable[[Size], Size]:

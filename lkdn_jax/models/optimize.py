@@ -9,7 +9,7 @@ arithmetic; the sums are taken in float64 and rounded once.
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from lkdn_jax.models.lkdn import INPUT_COPIES, LKDN
@@ -34,7 +34,7 @@ def optimize_for_inference(params: Params) -> dict[str, Any]:
     first = params["fea_conv"]
     kernel = np.asarray(first["pw"]["kernel"], np.float64)
     kernel = kernel.reshape(1, 1, INPUT_COPIES, 3, -1).sum(2)
-    pw = {"kernel": jnp.asarray(kernel.astype(np.float32))}
+    pw = {"kernel": jax.device_put(kernel.astype(np.float32))}
     return params | {"fea_conv": dict(first) | {"pw": pw}}
 
 
@@ -54,6 +54,6 @@ def _centre(conv: Mapping[str, Any]) -> dict[str, Any]:
     def centre(array: Any) -> Any:
         array = np.asarray(array, np.float64)
         centred = array - array.mean(-1, keepdims=True)
-        return jnp.asarray(centred.astype(np.float32))
+        return jax.device_put(centred.astype(np.float32))
 
     return {name: centre(array) for name, array in conv.items()}

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lkdn_jax.models.lkdn import LKDN
@@ -80,8 +79,8 @@ def _float64(array: Any) -> np.ndarray:
 
 def _conv(kernel: np.ndarray, bias: np.ndarray | None = None) -> dict[str, Any]:
     arrays = {"kernel": kernel} if bias is None else {"kernel": kernel, "bias": bias}
-    # Rounded by numpy: jnp would compile a program for each shape.
-    return {name: jnp.asarray(a.astype(np.float32)) for name, a in arrays.items()}
+    # Not by jnp, which would compile a program for each shape.
+    return {n: jax.device_put(a.astype(np.float32)) for n, a in arrays.items()}
 
 
 def _fold_rbsb(params: Params) -> dict[str, Any]:

@@ -5,6 +5,7 @@ renamed when it is whole. Kept are the last few and the best.
 """
 
 import contextlib
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -51,6 +52,7 @@ class Checkpoints:
         """
         # What a failed save says is raised, too; its log would be hundreds of lines.
         absl.logging.set_verbosity(absl.logging.FATAL)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         _silence_closed_loops()
         keep_latest = preservation_policy.LatestN(keep)
         keep_best = preservation_policy.BestN(
