@@ -265,10 +265,11 @@ class PixelNorm(nn.Module):
     In float32 at least, and not by the fast variance E[y²] − E[y]², which loses digits.
 
     Attributes:
-        centred: The input's mean over channels is zero already and is not taken.
+        centred: Number of channels over which the input's mean is zero already and is
+            not taken; further channels are zero. None to take the mean over all.
     """
 
-    centred: bool = False
+    centred: int | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -279,9 +280,10 @@ class PixelNorm(nn.Module):
         wide = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
         x, scale, bias = promote_dtype(x, scale, bias, dtype=wide)
         x = store(x)
-        if not self.centred:
+        if self.centred is None:
             x = x - store(x.mean(-1, keepdims=True))
-        inverse = store(lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + 1e-5))
+        variance = jnp.square(x).sum(-1, keepdims=True) / (self.centred or c)
+        inverse = store(lax.rsqrt(variance + 1e-5))
         return x * inverse * scale.reshape(1, 1, 1, c) + bias.reshape(1, 1, 1, c)
 
 

@@ -48,7 +48,8 @@ class LKDB(nn.Module):
         distilled: Channels of each of the four distilled parts.
         attention_features: Channels the attention works on.
         shallow_block: The block of the refinement path, see `LKDN`.
-        centred: The output of `c6` has mean zero over its channels.
+        centred: Number of channels over which the output of `c6` has mean zero (the
+            others are zero), or None if it need not have.
         dtype: Dtype of the computation inside; the input and the output are wider.
     """
 
@@ -56,7 +57,7 @@ class LKDB(nn.Module):
     distilled: int
     attention_features: int
     shallow_block: ShallowBlock
-    centred: bool = False
+    centred: int | None = None
     dtype: Dtype | None = None
 
     @nn.compact
@@ -104,8 +105,9 @@ class LKDN(nn.Module):
         shallow_block: `BSB` (BSConv), `BSRB` (with a residual) or `RBSB`
             (re-parameterizable, LKDN-S).
         upsampler: `direct` (3×3 convolution) or `rep` (re-parameterizable, LKDN-S).
-        optimized: Take the parameters of `lkdn_jax.optimize_for_inference`: one copy of
-            the image instead of four, and a `c6` whose LayerNorm needs no mean.
+        optimized: For the parameters of `lkdn_jax.optimize_for_inference`, the number
+            of features they had before: one copy of the image instead of four, and a
+            `c6` whose LayerNorm needs no mean. None for all others.
         dtype: Dtype of the computation, None for that of the input but at least
             float32. Parameters, the trunk that the blocks add to, LayerNorm and the
             upsampler stay float32 at least.
@@ -120,7 +122,7 @@ class LKDN(nn.Module):
     attention_features: int | None = None
     shallow_block: ShallowBlock = "BSB"
     upsampler: Upsampler = "direct"
-    optimized: bool = False
+    optimized: int | None = None
     dtype: Dtype | None = None
     remat: bool = False
 
@@ -146,7 +148,7 @@ class LKDN(nn.Module):
         self._check(lr)
         dtype = self.dtype or _at_least_float32(lr.dtype)
         wide = _at_least_float32(dtype)
-        copies = 1 if self.optimized else INPUT_COPIES
+        copies = INPUT_COPIES if self.optimized is None else 1
         x = jnp.concatenate([lr.astype(wide)] * copies, axis=-1)
         x = BSConv(self.features, dtype=wide, name="fea_conv")(frame(x, valid))
         fea = x = store(frame(x, valid))

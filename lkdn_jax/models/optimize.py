@@ -1,9 +1,10 @@
 """What can be computed once from the parameters, before any image comes.
 
 Beyond folding (`lkdn_jax.fold`): the image enters LKDN four times, so the first 1×1
-convolution is one of the sum of its four kernels; and LayerNorm subtracts the mean over
-channels, which the convolution before it can do in its kernel. Both are exact in real
-arithmetic; the sums are taken in float64 and rounded once.
+convolution is one of the sum of its four kernels; LayerNorm subtracts the mean over
+channels, which the convolution before it can do in its kernel; and channels that are no
+multiple of a vector are slow, so zeros are added to them. All exact in real arithmetic;
+the sums are taken in float64 and rounded once.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from lkdn_jax.models.lkdn import INPUT_COPIES, LKDN
 from lkdn_jax.models.reparam import fold, folded_model
@@ -18,24 +20,40 @@ from lkdn_jax.models.reparam import fold, folded_model
 Params = Mapping[str, Any]
 
 
+_DEPTHWISE = ("dw", "depthwise", "depthwise_dilated")
+_VECTOR = 8  # numbers; LKDN's 28 distilled channels become 32, LKDN-S' 42 become 48
+
+
 def optimize_for_inference(params: Params) -> dict[str, Any]:
-    """Fold a parameter tree, sum the four input kernels, and centre every `c6`.
+    """Fold a tree, sum the four input kernels, centre every `c6`, and add channels.
 
     Args:
         params: Parameters of an `LKDN`, of any width, depth and scale, folded or not.
 
     Returns:
-        A new tree for `optimized_model(model)`; what was changed is float32. Runs on
-        the host, so not under `jit`.
+        A new tree for `optimized_model(model)`, float32. Runs on the host, so not under
+        `jit`.
     """
-    params = fold(params)
-    for name in [name for name in params if name.startswith("B")]:
-        params[name] = params[name] | {"c6": _centre(params[name]["c6"])}
-    first = params["fea_conv"]
-    kernel = np.asarray(first["pw"]["kernel"], np.float64)
-    kernel = kernel.reshape(1, 1, INPUT_COPIES, 3, -1).sum(2)
-    pw = {"kernel": jax.device_put(kernel.astype(np.float32))}
-    return params | {"fea_conv": dict(first) | {"pw": pw}}
+    flat = flatten_dict(fold(params))
+    parts = {"c5": 4, "c1": len({path[0] for path in flat if path[0][0] == "B"})}
+    out = {}
+    for path, array in flat.items():
+        *_, layer, leaf = path
+        array = np.asarray(array, np.float64)
+        if layer == "c6":
+            array = array - array.mean(-1, keepdims=True)
+        if path[0] == "fea_conv" and layer == "pw":
+            array = array.reshape(1, 1, INPUT_COPIES, 3, -1).sum(2)
+        elif leaf == "kernel" and layer not in _DEPTHWISE:
+            # The input is a concatenation of parts, each of which has become wider.
+            k, _, inputs, outputs = array.shape
+            count = parts.get(layer, 1)
+            array = _pad(array.reshape(k, k, count, inputs // count, outputs), 3)
+            array = array.reshape(k, k, -1, outputs)
+        if layer != "conv3":  # the upsampler's output is the image
+            array = _pad(array, array.ndim - 1)
+        out[path] = jax.device_put(array.astype(np.float32))
+    return unflatten_dict(out)
 
 
 def optimized_model(model: LKDN) -> LKDN:
@@ -45,15 +63,26 @@ def optimized_model(model: LKDN) -> LKDN:
         model: The network as trained, or folded.
 
     Returns:
-        The same function, by fewer operations.
+        The same function, in less time.
     """
-    return folded_model(model).clone(optimized=True)
+    if model.optimized is not None:
+        return model
+    features = model.features
+    distilled = features // 2 if model.distilled is None else model.distilled
+    attention = model.attention_features or features
+    return folded_model(model).clone(
+        optimized=features,
+        features=_wide(features),
+        distilled=_wide(distilled),
+        attention_features=_wide(attention),
+    )
 
 
-def _centre(conv: Mapping[str, Any]) -> dict[str, Any]:
-    def centre(array: Any) -> Any:
-        array = np.asarray(array, np.float64)
-        centred = array - array.mean(-1, keepdims=True)
-        return jax.device_put(centred.astype(np.float32))
+def _wide(channels: int) -> int:
+    return -(-channels // _VECTOR) * _VECTOR
 
-    return {name: centre(array) for name, array in conv.items()}
+
+def _pad(array: np.ndarray, axis: int) -> np.ndarray:
+    missing = _wide(array.shape[axis]) - array.shape[axis]
+    widths = [(0, missing if i == axis else 0) for i in range(array.ndim)]
+    return np.pad(array, widths)

@@ -108,7 +108,7 @@ def save(
             not fit the network, optimized ones, or a file that cannot be written.
     """
     path = Path(path)
-    if model.optimized:
+    if model.optimized is not None:
         raise InputError(
             f"{path}: parameters optimized for inference are not saved; save those "
             "they were made of, and optimize after loading"

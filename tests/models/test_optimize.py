@@ -9,11 +9,22 @@ from lkdn_jax import LKDN, lkdn_s, optimize_for_inference, optimized_model
 SMALL = {"features": 8, "num_blocks": 2}
 
 
-@pytest.mark.parametrize("model", [LKDN(**SMALL), lkdn_s(**SMALL)], ids=["BSB", "RBSB"])
-def test_same_function_of_fewer_parameters(init, model):
+@pytest.mark.parametrize(
+    "model",
+    [
+        LKDN(**SMALL),
+        lkdn_s(**SMALL),
+        lkdn_s(2, features=6, num_blocks=3),
+        LKDN(features=9, num_blocks=1, distilled=5, attention_features=1),
+    ],
+    ids=["BSB", "RBSB", "narrow", "odd"],
+)
+def test_same_function_of_other_parameters(init, model):
     variables = init(model)
     params = optimize_for_inference(variables["params"])
-    assert params["fea_conv"]["pw"]["kernel"].shape == (1, 1, 3, 8)
+    width = -(-model.features // 8) * 8
+    assert params["fea_conv"]["pw"]["kernel"].shape == (1, 1, 3, width)
+    assert params["B1"]["c1_d"]["kernel"].shape[-1] == 8
     assert np.abs(params["B1"]["c6"]["kernel"].sum(-1)).max() < 1e-6
     lr = jax.random.uniform(jax.random.key(1), (2, 9, 7, 3))
     expected = jax.jit(model.apply)(variables, lr)
