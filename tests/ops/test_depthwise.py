@@ -22,7 +22,7 @@ def oracle(x: np.ndarray, kernel: np.ndarray, dilation: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("implementation", ["lax", "shift", "pallas", None])
-@pytest.mark.parametrize("size", [(1, 1), (2, 7), (13, 35)])
+@pytest.mark.parametrize("size", [(1, 1), (13, 35)])
 @pytest.mark.parametrize(("k", "dilation"), [(3, 1), (5, 1), (5, 3), (3, 4)])
 def test_equals_correlation(implementation, size, k, dilation):
     rng = np.random.default_rng(0)
@@ -42,17 +42,16 @@ def test_equals_correlation(implementation, size, k, dilation):
 
 
 @pytest.mark.parametrize("implementation", ["shift", "pallas"])
-@pytest.mark.parametrize("channels", [4, 70])
 @pytest.mark.parametrize(
-    ("size", "k", "dilation", "padding"),
+    ("size", "channels", "k", "dilation", "padding"),
     [
-        ((1, 1), 5, 3, "SAME"),
-        ((9, 7), 5, 3, "SAME"),
-        ((17, 18), 5, 1, "SAME"),
-        ((9, 7), 3, 1, "VALID"),
+        ((1, 1), 4, 5, 3, "SAME"),
+        ((9, 7), 70, 5, 3, "SAME"),
+        ((17, 18), 4, 5, 1, "SAME"),
+        ((9, 7), 4, 3, 1, "VALID"),
     ],
 )
-def test_gradients_agree(implementation, channels, size, k, dilation, padding):
+def test_gradients_agree(implementation, size, channels, k, dilation, padding):
     keys = jax.random.split(jax.random.key(0), 4)
     x = jax.random.normal(keys[0], (2, *size, channels))
     kernel = jax.random.normal(keys[1], (k, k, 1, channels))
