@@ -8,6 +8,9 @@ listed. All compute the same function of the same random parameters, which is ch
 before anything is timed.
 """
 
+# Peers need not be installed.
+# pyright: reportMissingImports=false
+
 import os
 import sys
 import tempfile

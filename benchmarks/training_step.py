@@ -7,6 +7,9 @@ PyTorch does the same with Adam, which costs it less. The loss of the first batc
 agree before anything is timed.
 """
 
+# Peers need not be installed.
+# pyright: reportMissingImports=false
+
 import os
 import sys
 import time
