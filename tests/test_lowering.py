@@ -15,9 +15,8 @@ MODEL = lkdn_s(features=8, num_blocks=2)
 
 
 def lower(function, *args, platform):
-    device = jax.sharding.AbstractDevice(
-        device_kind="any", num_cores=1, platform="gpu" if platform == "cuda" else "tpu"
-    )
+    kind, name = {"cuda": ("NVIDIA H200", "gpu"), "tpu": ("TPU v5", "tpu")}[platform]
+    device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=1, platform=name)
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
     with jax.sharding.use_abstract_mesh(mesh):
         traced = jax.jit(function).trace(*args)
