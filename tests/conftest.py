@@ -24,6 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import lkdn_jax
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_default_matmul_precision", "highest")
@@ -109,3 +111,15 @@ def write_pth(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 archive.writestr(f"archive/data/{i}", array.tobytes())
 
     return write
+
+
+@pytest.fixture
+def save_weights(tmp_path: Path, init: Callable[..., Any]) -> Callable[..., Path]:
+    """Return a function that writes a network, freshly initialized, to a file."""
+
+    def save(model: nn.Module) -> Path:
+        path = tmp_path / "small.msgpack"
+        lkdn_jax.save(path, model, init(model)["params"])
+        return path
+
+    return save

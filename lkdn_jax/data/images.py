@@ -20,7 +20,7 @@ FORMATS = {
     ".tiff": "TIFF",
     ".bmp": "BMP",
 }
-_READ_FORMATS = sorted({*FORMATS.values()})
+READ_FORMATS = sorted({*FORMATS.values()})
 IMAGE_SUFFIXES = tuple(FORMATS)
 # WebP is lossy unless told otherwise, JPEG at its default 75 visibly so.
 SAVE_OPTIONS = {
@@ -105,7 +105,7 @@ def read_rgb(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
             frames.
     """
     try:
-        with Image.open(path, formats=_READ_FORMATS) as image:
+        with Image.open(path, formats=READ_FORMATS) as image:
             _check_kind(image, path)
             return _to_rgb(ImageOps.exif_transpose(image), path)
     except InputError:

@@ -19,7 +19,13 @@ import tifffile
 from PIL import Image, ImageCms, ImageOps
 from scipy.ndimage import distance_transform_edt
 
-from lkdn_jax.data.images import DECODE_ERRORS, FORMATS, SAVE_OPTIONS, is_deep
+from lkdn_jax.data.images import (
+    DECODE_ERRORS,
+    FORMATS,
+    READ_FORMATS,
+    SAVE_OPTIONS,
+    is_deep,
+)
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import atomic_write
 
@@ -139,9 +145,7 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
     """
     try:
         content = Path(path).read_bytes()
-        with Image.open(
-            io.BytesIO(content), formats=sorted(set(FORMATS.values()))
-        ) as i:
+        with Image.open(io.BytesIO(content), formats=READ_FORMATS) as i:
             photo = _read_deep(content, i) if is_deep(i) else from_pil(i)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

@@ -89,7 +89,8 @@ class Upscaler:
         self._devices = list(devices or jax.local_devices())
         optimized = optimize_for_inference(params)
         self._params = [jax.device_put(optimized, device) for device in self._devices]
-        self._programs: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._compiled: set[tuple[Any, ...]] = set()  # shape, dtype in, dtype out
+        self._program = jax.jit(self._forward, static_argnames=("out",))
         self._model = optimized_model(model).clone(dtype=dtype)
 
     @overload
@@ -233,18 +234,16 @@ class Upscaler:
         exact = shape == (h, w)
         if not exact:
             lr = np.pad(lr, ((0, shape[0] - h), (0, shape[1] - w), (0, 0)))
-        key = (*shape, lr.dtype, np.dtype(out), exact)
-        if key not in self._programs:
-            self._programs[key] = jax.jit(self._forward, static_argnames=("out",))
+        self._compiled.add((*shape, lr.dtype, np.dtype(out)))
         size = None if exact else np.array([h, w], np.int32)
         lr, size = jax.device_put((lr, size), self._devices[device])
-        return self._programs[key](self._params[device], lr, size, out=np.dtype(out))
+        return self._program(self._params[device], lr, size, out=np.dtype(out))
 
     def _shape(self, h: int, w: int, *dtypes: Any) -> Shape:
         known = [
             key[:2]
-            for key in self._programs
-            if key[2:4] == tuple(map(np.dtype, dtypes))
+            for key in self._compiled
+            if key[2:] == tuple(map(np.dtype, dtypes))
             and h <= key[0]
             and w <= key[1]
             and key[0] * key[1] <= _WASTE * h * w

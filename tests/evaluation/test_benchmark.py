@@ -16,11 +16,8 @@ PUBLISHED = ["LKDN_x2", "LKDN_x3", "LKDN_x4", "LKDN-S_x4", "LKDN-S_del_rep_x4"]
 
 
 @pytest.fixture
-def weights(tmp_path, init):
-    model = LKDN(scale=2, features=4, num_blocks=1)
-    path = tmp_path / "small.msgpack"
-    lkdn_jax.save(path, model, init(model)["params"])
-    return path
+def weights(save_weights):
+    return save_weights(LKDN(scale=2, features=4, num_blocks=1))
 
 
 @pytest.fixture

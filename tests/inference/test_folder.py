@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import lkdn_jax
 from lkdn_jax import LKDN, InputError, Upscaler
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.inference.folder import find_jobs, fit_into, times, upscale_files
@@ -18,11 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def weights(tmp_path, init):
-    model = LKDN(scale=2, features=4, num_blocks=1)
-    path = tmp_path / "small.msgpack"
-    lkdn_jax.save(path, model, init(model)["params"])
-    return path
+def weights(save_weights):
+    return save_weights(LKDN(scale=2, features=4, num_blocks=1))
 
 
 def save(path, h=10, w=14, mode="RGB"):

@@ -5,7 +5,6 @@ import numpy as np
 import PIL.Image
 import pytest
 
-import lkdn_jax
 from lkdn_jax import LKDN, InputError, Upscaler
 from lkdn_jax.data.images import to_uint8
 from lkdn_jax.data.pairs import find_pairs, load_pair
@@ -14,11 +13,8 @@ from lkdn_jax.inference import upscaler as module
 
 
 @pytest.fixture
-def weights(tmp_path, init):
-    model = LKDN(scale=2, features=6, num_blocks=2)
-    path = tmp_path / "small.msgpack"
-    lkdn_jax.save(path, model, init(model)["params"])
-    return path
+def weights(save_weights):
+    return save_weights(LKDN(scale=2, features=6, num_blocks=2))
 
 
 def image(h, w, *channels, dtype=np.uint8):
