@@ -76,6 +76,15 @@ def unframe(x: Array) -> Array:
     return x[:, 1:-1, 1:-1]
 
 
+def pointwise(x: Array, kernel: Array) -> Array:
+    """Multiply every pixel [n, h, w, c] by a matrix [c, d]: a 1×1 convolution.
+
+    As a product of two dimensions: of more, XLA on CPU transposes a whole map, and
+    computes it anew to do so, for the gradient of the kernel.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+
+
 class Conv(nn.Module):
     """A dense k×k convolution, zero padding, same size; k = 1 is a matrix product.
 
@@ -102,7 +111,7 @@ class Conv(nn.Module):
         bias = self.param("bias", init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if k == 1:
-            y = x @ kernel[0, 0]
+            y = pointwise(x, kernel[0, 0])
         else:
             y = lax.conv_general_dilated(
                 x,
@@ -138,7 +147,7 @@ class PartConv(nn.Module):
         kernel = self.param("kernel", init, (1, 1, c * self.parts, self.features))
         bias = self.param("bias", init, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = x @ kernel[0, 0, part * c : (part + 1) * c]
+        y = pointwise(x, kernel[0, 0, part * c : (part + 1) * c])
         return y if part else y + bias.reshape(1, 1, 1, -1)
 
 
