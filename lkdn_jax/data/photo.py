@@ -1,24 +1,23 @@
-"""Photographs with everything that comes with them, read and written without loss.
-
-8-bit files go through Pillow. Pillow reads 16-bit RGB as 8 bits, so those go through
-OpenCV (reading, PNG) and tifffile (TIFF), and their profile and EXIF are carried here.
-"""
+"""Photographs with everything that comes with them, read and written without loss."""
 
 import dataclasses
 import io
 import os
 import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import tifffile
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 from scipy.ndimage import distance_transform_edt
 
+from lkdn_jax.data.deep import (
+    read_deep,
+    tiff_tags,
+    write_deep_png,
+    write_deep_tiff,
+)
 from lkdn_jax.data.images import (
     DECODE_ERRORS,
     FORMATS,
@@ -30,8 +29,16 @@ from lkdn_jax.errors import InputError
 from lkdn_jax.files import atomic_write
 
 _ORIENTATION = 0x0112
-# Sizes and places of the pixels in the file that was read, not of the one written.
-_STALE_TAGS = (0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x0111, 0x0115, 0x0116, 0x0117)
+_CAMERA, _PLACE = 0x8769, 0x8825  # EXIF blocks within EXIF
+# What tells of the photograph; other tags tell how the file that was read is laid out.
+_KEPT_TAGS = {
+    *(0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298),  # texts
+    *(0x4746, 0x4749, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),  # rating, Windows' texts
+    *(_CAMERA, _PLACE),
+}
+_SIZES = (0xA002, 0xA003)  # in the camera's block: width and height of what was read
+# What EXIF that breaks its rules makes Pillow raise, found by trying.
+_EXIF_ERRORS = (*DECODE_ERRORS, AttributeError, RuntimeError)
 # PNG at its default level takes a third of the time the network takes on two cores.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = SAVE_OPTIONS | {"PNG": {"compress_level": 1}}
 _DEEP_FORMATS = ("PNG", "TIFF")
@@ -76,12 +83,12 @@ class Photo:
 
 
 def from_pil(image: Image.Image) -> Photo:
-    """Convert a PIL image of at most 8 bits a channel (or mode `I;16`).
+    """Convert a PIL image of at most 8 bits a channel, or of mode `I;16`.
 
     A palette becomes RGB, 1-bit becomes grey, CMYK becomes sRGB by its profile.
 
     Raises:
-        InputError: A colour mode none of these, or several frames.
+        InputError: A colour mode none of these, more bits, or several frames.
     """
     frames = getattr(image, "n_frames", 1)
     # Phones store photographs as MPO: a JPEG followed by previews and depth maps.
@@ -90,16 +97,26 @@ def from_pil(image: Image.Image) -> Photo:
             f"animated or of several pages ({frames}): only still images are upscaled; "
             "split it first"
         )
-    icc, notes = image.info.get("icc_profile"), []
-    exif = _upright_exif(image.getexif())
-    image = ImageOps.exif_transpose(image)
+    if is_deep(image) and not image.mode.startswith("I;16"):
+        raise InputError(
+            f"more than 8 bits a channel in mode {image.mode}: Pillow does not keep "
+            "them; give the pixels as an array of uint16"
+        )
+    orientation, exif, notes = _read_exif(image)
+    icc = image.info.get("icc_profile")
     if image.mode == "CMYK":
         image, icc = _cmyk_to_rgb(image, icc), None
-        notes.append("CMYK became sRGB")
-    if image.mode.startswith("I;16"):
-        return Photo(np.array(image, np.uint16)[..., None], None, icc, exif)
+        notes += ("CMYK became sRGB",)
     if image.mode in ("P", "PA"):
-        notes.append("the palette became RGB")
+        notes += ("the palette became RGB",)
+    array = _to_array(image)
+    array = _turn(array.reshape(*array.shape[:2], -1), orientation)
+    return Photo(*_split_alpha(array), icc, exif, notes)
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16"):
+        return np.array(image, np.uint16)
     mode = {"1": "L", "La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)
     if mode not in ("L", "LA", "RGB", "RGBA"):
         mode = "RGB"
@@ -110,19 +127,18 @@ def from_pil(image: Image.Image) -> Photo:
             )
     if image.has_transparency_data:
         mode = "LA" if mode in ("L", "LA") else "RGBA"
-    array = np.array(image.convert(mode))
-    array = array.reshape(*array.shape[:2], -1)
-    alpha = array[..., -1] if mode in ("LA", "RGBA") else None
-    pixels = array if alpha is None else array[..., :-1]
-    return Photo(pixels, alpha, icc, exif, tuple(notes))
+    return np.array(image.convert(mode))
+
+
+def _split_alpha(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    if array.shape[-1] in (2, 4):
+        return array[..., :-1], array[..., -1]
+    return array, None
 
 
 def to_pil(photo: Photo) -> Image.Image:
     """Convert to a PIL image of mode L, LA, RGB, RGBA, or for 16-bit grey I;16."""
-    array = _joined(photo)
-    if array.dtype == np.uint16 and array.ndim == 3:
-        array = (array // 257).astype(np.uint8)
-    image = Image.fromarray(array)
+    image = Image.fromarray(_joined(photo))
     if photo.icc:
         image.info["icc_profile"] = photo.icc
     if photo.exif:
@@ -144,16 +160,19 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
             that is not read.
     """
     try:
-        content = Path(path).read_bytes()
-        with Image.open(io.BytesIO(content), formats=READ_FORMATS) as i:
-            photo = _read_deep(content, i) if is_deep(i) else from_pil(i)
+        photo = _decode(Path(path).read_bytes())
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: check the path") from error
+    except Image.UnidentifiedImageError as error:
+        raise InputError(
+            f"{path} cannot be read: it must be a PNG, JPEG, WebP, TIFF or BMP image; "
+            "convert it, or get a fresh copy"
+        ) from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large ({error}); split it first") from error
-    except DECODE_ERRORS as error:
+    except (*DECODE_ERRORS, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
             f"{path} cannot be read ({' '.join(reason.split())}): it must be a "
@@ -182,37 +201,46 @@ def write_photo(path: str | os.PathLike[str], photo: Photo) -> tuple[str, ...]:
             f"{path} has suffix {Path(path).suffix!r}: it names the format and must be "
             f"one of {', '.join(FORMATS)}; rename the output"
         )
-    notes = []
+    notes: tuple[str, ...] = ()
     if photo.alpha is not None and file_format not in _ALPHA_FORMATS:
-        photo = photo.replace(photo.opaque().pixels, None)
-        notes.append(f"{file_format} has no alpha: it was dropped")
+        photo = photo.replace(photo.pixels, None)
+        notes += (f"{file_format} has no alpha: it was dropped",)
     if photo.pixels.dtype == np.uint16 and file_format not in _DEEP_FORMATS:
         photo = _to_8_bits(photo)
-        notes.append(f"{file_format} has 8 bits: the 16 were rounded")
-    deep = photo.pixels.dtype == np.uint16
-    if deep and photo.alpha is not None and photo.pixels.shape[-1] == 1:
-        # OpenCV writes no 16-bit grey with alpha, and Pillow reads none.
-        photo = photo.replace(np.repeat(photo.pixels, 3, axis=-1), photo.alpha)
+        notes += (f"{file_format} has 8 bits: the 16 were rounded",)
+    if file_format == "BMP" and (photo.icc or photo.exif):
+        notes += ("BMP has no profile and no EXIF: they were dropped",)
+    array = _joined(photo)
     with atomic_write(path) as file:
         try:
-            if deep and file_format == "PNG":
-                file.write(_deep_png(photo))
-            elif deep:
-                _write_deep_tiff(file, photo)
+            if array.dtype == np.uint8:
+                options = _save_options(file_format, photo)
+                Image.fromarray(array).save(file, file_format, **options)
+            elif file_format == "PNG":
+                write_deep_png(file, array, photo.icc, photo.exif)
             else:
-                options = _SAVE_OPTIONS.get(file_format, {})
-                blocks = {"icc_profile": photo.icc, "exif": photo.exif}
-                options = options | {
-                    name: block for name, block in blocks.items() if block
-                }
-                Image.fromarray(_joined(photo)).save(file, file_format, **options)
-        except (ValueError, struct.error) as error:
-            h, w = photo.pixels.shape[:2]
+                notes += write_deep_tiff(file, array, photo.icc, photo.exif)
+        except (ValueError, RuntimeError, struct.error) as error:
+            h, w = array.shape[:2]
             raise InputError(
                 f"cannot write {path}: {' '.join(str(error).split())} ({w}×{h}); "
                 "choose PNG"
             ) from error
-    return tuple(notes)
+    return notes
+
+
+def _save_options(file_format: str, photo: Photo) -> dict[str, Any]:
+    options = dict(_SAVE_OPTIONS.get(file_format, {}))
+    if photo.icc:
+        options["icc_profile"] = photo.icc
+    if photo.exif:
+        options["exif"] = photo.exif
+        exif = Image.Exif()
+        exif.load(photo.exif)
+        if _CAMERA in exif or _PLACE in exif:
+            # Pillow's libtiff, which compresses, cannot write EXIF blocks in EXIF.
+            options.pop("compression", None)
+    return options
 
 
 def _joined(photo: Photo) -> np.ndarray:
@@ -230,14 +258,21 @@ def _to_8_bits(photo: Photo) -> Photo:
     return photo.replace(rounded(photo.pixels), alpha)
 
 
-def _upright_exif(exif: Image.Exif) -> bytes | None:
-    if not len(exif):
-        return None
-    kept = Image.Exif()  # the image's own is still to turn it
-    kept.load(exif.tobytes())
-    for tag in (_ORIENTATION, *_STALE_TAGS):
-        kept.pop(tag, None)
-    return kept.tobytes() if len(kept) else None
+def _read_exif(image: Image.Image) -> tuple[int, bytes | None, tuple[str, ...]]:
+    """Return the orientation, what of the EXIF stays true, and notes."""
+    try:
+        exif = image.getexif()
+        orientation = exif.get(_ORIENTATION, 1)
+        kept = Image.Exif()
+        kept.load(exif.tobytes())
+        for tag in [tag for tag in kept if tag not in _KEPT_TAGS]:
+            del kept[tag]
+        for size in _SIZES if _CAMERA in kept else ():
+            kept.get_ifd(_CAMERA).pop(size, None)
+        block = kept.tobytes() if len(kept) else None
+    except _EXIF_ERRORS:
+        return 1, None, ("its EXIF is damaged and was dropped",)
+    return orientation if orientation in range(1, 9) else 1, block, ()
 
 
 def _cmyk_to_rgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -256,27 +291,21 @@ def _cmyk_to_rgb(image: Image.Image, icc: bytes | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _read_deep(content: bytes, image: Image.Image) -> Photo:
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise InputError(f"{frames} pages: only still images are upscaled; split it")
-    array = cv2.imdecode(
-        np.frombuffer(content, np.uint8),
-        cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION,
-    )
-    if array is None or array.dtype != np.uint16:
-        raise InputError(
-            "more than 8 bits a channel, but not 16-bit integers: convert it to 16 bits"
-        )
-    array = array.reshape(*array.shape[:2], -1)
-    if array.shape[-1] >= 3:  # OpenCV's order is BGR
-        array = array[..., [2, 1, 0, *range(3, array.shape[-1])]]
-    exif = image.getexif()
-    array = _turn(array, exif.get(_ORIENTATION, 1))
-    alpha = array[..., -1] if array.shape[-1] in (2, 4) else None
-    pixels = array if alpha is None else array[..., :-1]
-    icc = image.info.get("icc_profile")
-    return Photo(np.ascontiguousarray(pixels), alpha, icc, _upright_exif(exif))
+def _decode(content: bytes) -> Photo:
+    exif, notes = None, ()
+    try:
+        with Image.open(io.BytesIO(content), formats=READ_FORMATS) as image:
+            if not is_deep(image):
+                return from_pil(image)
+            kind, icc = image.format or "", image.info.get("icc_profile")
+            orientation, exif, notes = _read_exif(image)
+    except Image.UnidentifiedImageError:
+        # Pillow opens no 16-bit TIFF of grey with alpha.
+        if content[:4] not in (b"II*\0", b"MM\0*"):
+            raise
+        kind, (orientation, icc) = "TIFF", tiff_tags(content)
+    array = np.ascontiguousarray(_turn(read_deep(content, kind), orientation))
+    return Photo(*_split_alpha(array), icc, exif, notes)
 
 
 def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -288,37 +317,3 @@ def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (2, 3, 6, 7):
         array = array[:, ::-1]
     return array
-
-
-def _deep_png(photo: Photo) -> bytes:
-    array = _joined(photo)
-    if array.ndim == 3:
-        array = array[..., [2, 1, 0, *range(3, array.shape[-1])]]
-    encoded, content = cv2.imencode(".png", array)
-    if not encoded:
-        raise ValueError("OpenCV does not encode it")
-    blocks = b""
-    if photo.icc:
-        blocks += _png_chunk(b"iCCP", b"ICC\0\0" + zlib.compress(photo.icc))
-    if photo.exif:
-        blocks += _png_chunk(b"eXIf", photo.exif.removeprefix(b"Exif\0\0"))
-    data = content.tobytes()
-    after_header = 8 + 25  # signature, IHDR
-    return data[:after_header] + blocks + data[after_header:]
-
-
-def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    check = zlib.crc32(kind + data)
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-
-
-def _write_deep_tiff(file: Any, photo: Photo) -> None:
-    tifffile.imwrite(
-        file,
-        _joined(photo),
-        photometric="rgb" if photo.pixels.shape[-1] == 3 else "minisblack",
-        extrasamples=None if photo.alpha is None else ["unassalpha"],
-        iccprofile=photo.icc,
-        compression="zlib",
-        metadata=None,
-    )
