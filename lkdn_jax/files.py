@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,41 @@ from typing import IO
 
 from lkdn_jax.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 def _temporary_name(target: Path) -> Path:
     # Cut short: the whole name plus a suffix could pass the file system's limit.
     return target.with_name(f".{target.name[:32]}.{secrets.token_hex(8)}.tmp")
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Mark a file as being written, until it is closed or its process ends."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another has it, or the file system has no locks
+        return False
+    return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the hidden files of writers that were killed.
+
+    Args:
+        folder: Where they wrote. What a living process writes is left alone, and so is
+            everything on systems without file locks.
+    """
+    hidden = folder.iterdir() if folder.is_dir() else ()
+    for path in hidden:
+        if re.fullmatch(r"\..{1,32}\.[0-9a-f]{16}\.tmp", path.name):
+            with contextlib.suppress(OSError), path.open("r+b") as file:
+                if _lock(file):
+                    path.unlink()
 
 
 @contextlib.contextmanager
@@ -43,6 +75,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         name = _temporary_name(target)
         with name.open("x+b") as file:
             temporary = name
+            _lock(file)
             yield file
             file.flush()
             os.fsync(file.fileno())

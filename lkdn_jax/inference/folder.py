@@ -1,5 +1,6 @@
 """Upscale many files: decoding, computing and encoding overlap; nothing is redone."""
 
+import concurrent.futures
 import dataclasses
 import glob
 import os
@@ -15,17 +16,13 @@ from PIL import Image
 from lkdn_jax.data.images import FORMATS, IMAGE_SUFFIXES
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.errors import InputError
-from lkdn_jax.files import check_folder
+from lkdn_jax.files import check_folder, remove_leftovers
 from lkdn_jax.inference.upscaler import TILE, Upscaler, create_upscaler
 
 _LARGEST_FACTOR = 64
 
 Size = tuple[int, int]  # width, height
 Progress = Callable[[str, int, int], None]
-
-
-def _ignore(*_: object) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,8 @@ def find_jobs(
         Jobs in a stable order.
 
     Raises:
-        InputError: An input that is not there or holds no image, or two files that
-            would be written to one.
+        InputError: An input that is not there or holds no image, an output that names
+            no format, or two files that would be written to one.
     """
     sources: dict[Path, Path] = {}  # and where it goes, relative to `output`
     for name in inputs:
@@ -91,6 +88,10 @@ def find_jobs(
                 f"{other} and {source} would both be written to {target}; rename one "
                 "or give another --output"
             )
+        if target.suffix.lower() not in FORMATS:
+            raise InputError(
+                f"{source}: its suffix names no format of an image; give --format"
+            )
         if target.exists() and target.samefile(source):
             raise InputError(f"{source} would be overwritten; give another --output")
         jobs.append(Job(source, target))
@@ -103,7 +104,7 @@ def upscale_files(
     *,
     resize: Callable[[Size], Size] | None = None,
     overwrite: bool = False,
-    progress: Progress = _ignore,
+    progress: Progress = lambda *_: None,
 ) -> Summary:
     """Upscale files; an output that is there is not redone.
 
@@ -119,6 +120,8 @@ def upscale_files(
         What became of the files. A file that fails does not stop the others.
     """
     summary = Summary(len(jobs))
+    for folder in {job.target.parent for job in jobs}:
+        remove_leftovers(folder)
     waiting = [job for job in jobs if overwrite or not job.target.exists()]
     summary.skipped = len(jobs) - len(waiting)
     tiles = [_count_tiles(upscaler, job.source) for job in waiting]
@@ -129,45 +132,42 @@ def upscale_files(
         done += 1
         progress(name, min(done, total), total)
 
-    def finish(job: Job, writing: "Future[tuple[str, ...]] | None") -> None:
-        if writing is None:
-            return
+    def fail(job: Job, error: Exception) -> None:
+        message = " ".join(str(error).split()) or type(error).__name__
+        at = "" if message.startswith(str(job.source)) else f"{job.source}: "
+        summary.failures.append(at + message)
+
+    def finish(job: Job, writing: Future[tuple[str, ...]]) -> None:
         try:
             summary.notes += [f"{job.source}: {note}" for note in writing.result()]
             summary.done += 1
-        except InputError as error:
-            summary.failures.append(str(error))
+        except Exception as error:  # noqa: BLE001  whatever it is, the others go on
+            fail(job, error)
 
     # One image is read and one written while a third is computed.
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         reading = [reader.submit(read_photo, job.source) for job in waiting[:1]]
-        written: tuple[Job, Future[tuple[str, ...]] | None] | None = None
+        written: list[tuple[Job, Future[tuple[str, ...]]]] = []
         for i, job in enumerate(waiting):
             name, now = job.source.name, reading.pop()
             progress(name, done, total)
+            concurrent.futures.wait([now])
+            following = waiting[i + 1 : i + 2]
+            reading = [reader.submit(read_photo, job.source) for job in following]
             try:
                 photo = now.result()
-                reading += [
-                    reader.submit(read_photo, following.source)
-                    for following in waiting[i + 1 : i + 2]
-                ]
-                h, w = photo.pixels.shape[:2]
                 upscaled = upscaler.photo(photo, count)
-            except InputError as error:
-                message = str(error)
-                at = "" if message.startswith(str(job.source)) else f"{job.source}: "
-                summary.failures.append(at + message)
+            except Exception as error:  # noqa: BLE001
+                fail(job, error)
                 done = sum(tiles[: i + 1])
-                if not reading and i + 1 < len(waiting):
-                    reading = [reader.submit(read_photo, waiting[i + 1].source)]
                 continue
-            if written is not None:
-                finish(*written)
-            size = resize((w, h)) if resize else None
-            written = job, writer.submit(_write, job.target, upscaled, size)
+            while written:
+                finish(*written.pop())
+            size = resize(photo.pixels.shape[1::-1]) if resize else None
+            written = [(job, writer.submit(_write, job.target, upscaled, size))]
             del photo, upscaled
-        if written is not None:
-            finish(*written)
+        while written:
+            finish(*written.pop())
     return summary
 
 
@@ -182,7 +182,7 @@ def upscale_inputs(
     overwrite: bool = False,
     device: str | None = None,
     tile: int | None = None,
-    progress: Progress = _ignore,
+    progress: Progress = lambda *_: None,
     **options: Any,
 ) -> Summary:
     """Upscale files, folders and patterns; what `upscale.py` does.
@@ -211,6 +211,9 @@ def upscale_inputs(
             f"outscale {outscale}: must be over 0 and at most {_LARGEST_FACTOR}"
         )
     check_folder(output)
+    for name in inputs:
+        if Path(name).is_dir() and _same(Path(name), output):
+            raise InputError(f"{name} is also --output; give another --output")
     jobs = find_jobs(inputs, output, f".{format}" if format else None)
     tile = TILE if tile is None else tile
     upscaler = create_upscaler(weights, device, tile=tile, **options)
@@ -279,9 +282,10 @@ def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
                 if source.suffix.lower() in FORMATS and not file.startswith("."):
                     yield source, source.relative_to(path)
     else:
-        for match in sorted(glob.glob(name, recursive=True)):  # noqa: PTH207
-            if Path(match).suffix.lower() in FORMATS and Path(match).is_file():
-                yield Path(match), Path(Path(match).name)
+        for match in map(Path, sorted(glob.glob(name, recursive=True))):  # noqa: PTH207
+            inside = any(_same(parent, output) for parent in match.parents)
+            if match.suffix.lower() in FORMATS and match.is_file() and not inside:
+                yield match, Path(match.name)
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -1,5 +1,6 @@
 """Upscale arrays and photographs of any size with one compiled program a shape."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,12 @@ from flax.typing import Dtype
 
 from lkdn_jax.data.photo import Photo, from_pil, to_pil
 from lkdn_jax.errors import InputError
-from lkdn_jax.inference.tiling import receptive_radius, window_shape, windows
+from lkdn_jax.inference.tiling import (
+    Window,
+    receptive_radius,
+    window_shape,
+    windows,
+)
 from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
 from lkdn_jax.weights.files import load
 
@@ -89,7 +95,7 @@ class Upscaler:
         self._devices = list(devices or jax.local_devices())
         optimized = optimize_for_inference(params)
         self._params = [jax.device_put(optimized, device) for device in self._devices]
-        self._compiled: set[tuple[Any, ...]] = set()  # shape, dtype in, dtype out
+        self._compiled: set[tuple[Any, ...]] = set()  # shape, channels, dtypes
         self._program = jax.jit(self._forward, static_argnames=("out",))
         self._model = optimized_model(model).clone(dtype=dtype)
 
@@ -103,7 +109,7 @@ class Upscaler:
         Args:
             image: [h, w], [h, w, c] or [n, h, w, c] with c = 1 (grey), 2 (grey, alpha),
                 3 (RGB) or 4 (RGB, alpha); uint8, uint16, or floating point in [0, 1].
-                Or a PIL image of any mode.
+                Or a PIL image of at most 8 bits a channel, or of mode `I;16`.
 
         Returns:
             The image s times as high and wide, of the same kind and dtype. Integers are
@@ -116,7 +122,7 @@ class Upscaler:
         if isinstance(image, PIL.Image.Image):
             return to_pil(self.photo(from_pil(image)))
         image = np.asarray(image)
-        if image.ndim == 4:
+        if image.ndim == 4 and len(image):
             return np.stack([self(one) for one in image])
         channels = image.shape[2] if image.ndim == 3 else 1
         integer = image.dtype in (np.uint8, np.uint16)
@@ -150,10 +156,10 @@ class Upscaler:
         Returns:
             The photograph s times as high and wide.
         """
-        pixels = self._rgb_or_grey(photo.opaque().pixels, tile_done)
+        pixels = self._tiled(photo.opaque().pixels, tile_done)
         alpha = photo.alpha
         if alpha is not None:
-            alpha = self._rgb_or_grey(alpha[..., None], tile_done)[..., 0]
+            alpha = self._tiled(alpha[..., None], tile_done)[..., 0]
             if np.issubdtype(alpha.dtype, np.floating):
                 alpha = alpha.clip(0, 1)
         return photo.replace(pixels, alpha)
@@ -162,16 +168,6 @@ class Upscaler:
         """Return the number of tiles of an image [h, w]."""
         return len(windows(h, w, self.tile, self.context))
 
-    def _rgb_or_grey(
-        self, image: np.ndarray, tile_done: Callable[[], None]
-    ) -> np.ndarray:
-        if image.shape[-1] == 3:
-            return self._tiled(image, tile_done)
-        grey = self._tiled(np.repeat(image, 3, axis=-1), tile_done)
-        mean = grey.mean(-1, keepdims=True, dtype=np.float32)
-        integer = np.issubdtype(image.dtype, np.integer)
-        return (np.rint(mean) if integer else mean).astype(image.dtype)
-
     def _tiled(self, image: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
         while True:
             try:
@@ -179,6 +175,7 @@ class Upscaler:
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
+                self._compiled.clear()  # a shape that does not fit must not come back
                 h, w = image.shape[:2]
                 largest = max(window_shape(h, w, self.tile, self.context))
                 tile = min(self.tile, largest - 2 * self.context) // 2
@@ -194,56 +191,61 @@ class Upscaler:
         s = self.scale
         out = np.empty((h * s, w * s, c), image.dtype)
         height, width = window_shape(h, w, self.tile, self.context)
-        pending: deque[Any] = deque()
+        flips = range(8) if self._ensemble else range(1)
+        kind = np.float32 if self._ensemble else image.dtype
+        pending: deque[tuple[Window, int, Any]] = deque()
+        total: Any = 0
 
         def finish() -> None:
-            window, sr = pending.popleft()
+            nonlocal total
+            window, i, sr = pending.popleft()
+            if self._ensemble:
+                rows, columns = (width, height) if i & 4 else (height, width)
+                sr = _unflip(np.asarray(sr)[: rows * s, : columns * s], i)
+                total = sr + total if i else sr
+                if i < flips[-1]:
+                    return
+                sr = _quantize(np, total / np.float32(8), image.dtype)
             (top, bottom), (left, right) = window.rows, window.columns
-            part = np.asarray(sr)[
+            out[top * s : bottom * s, left * s : right * s] = np.asarray(sr)[
                 (top - window.top) * s : (bottom - window.top) * s,
                 (left - window.left) * s : (right - window.left) * s,
             ]
-            out[top * s : bottom * s, left * s : right * s] = part
             tile_done()
 
-        for i, window in enumerate(windows(h, w, self.tile, self.context)):
+        device = itertools.cycle(range(len(self._devices)))
+        for window in windows(h, w, self.tile, self.context):
             rows = slice(window.top, window.top + height)
             columns = slice(window.left, window.left + width)
-            device = i % len(self._devices)
-            pending.append((window, self._tile(image[rows, columns], device)))
-            if len(pending) > len(self._devices):
-                finish()
+            for i in flips:
+                lr = _flip(image[rows, columns], i)
+                pending.append((window, i, self._run(lr, next(device), kind)))
+                if len(pending) > len(self._devices):
+                    finish()
         while pending:
             finish()
         return out
 
-    def _tile(self, lr: np.ndarray, device: int) -> Any:
-        if not self._ensemble:
-            return self._run(lr, device, lr.dtype)
-        total: Any = 0
-        for flips in range(8):
-            flipped = _flip(lr, flips)
-            h, w = (self.scale * length for length in flipped.shape[:2])
-            sr = np.asarray(self._run(flipped, device, np.float32))[:h, :w]
-            total += _unflip(sr, flips)
-        return _quantize(np, total / np.float32(8), lr.dtype)
-
     def _run(self, lr: np.ndarray, device: int, out: Any) -> Any:
-        h, w, _ = lr.shape
-        shape = self._shape(h, w, lr.dtype, out)
+        if lr.dtype == np.float64:
+            lr = lr.astype(np.float32)
+        out = np.float32 if out == np.float64 else out
+        h, w, c = lr.shape
+        kind = (c, lr.dtype, np.dtype(out))
+        shape = self._shape(h, w, kind)
         exact = shape == (h, w)
         if not exact:
             lr = np.pad(lr, ((0, shape[0] - h), (0, shape[1] - w), (0, 0)))
-        self._compiled.add((*shape, lr.dtype, np.dtype(out)))
+        self._compiled.add((*shape, *kind))
         size = None if exact else np.array([h, w], np.int32)
         lr, size = jax.device_put((lr, size), self._devices[device])
         return self._program(self._params[device], lr, size, out=np.dtype(out))
 
-    def _shape(self, h: int, w: int, *dtypes: Any) -> Shape:
+    def _shape(self, h: int, w: int, kind: tuple[Any, ...]) -> Shape:
         known = [
             key[:2]
             for key in self._compiled
-            if key[2:] == tuple(map(np.dtype, dtypes))
+            if key[2:] == kind
             and h <= key[0]
             and w <= key[1]
             and key[0] * key[1] <= _WASTE * h * w
@@ -260,9 +262,11 @@ class Upscaler:
             rows = jnp.arange(lr.shape[0]) < size[0]
             columns = jnp.arange(lr.shape[1]) < size[1]
             valid = (rows[:, None] & columns[None])[None, :, :, None]
+        rgb = jnp.broadcast_to(x, (*x.shape[:2], 3))  # of grey, three equal channels
         with jax.default_matmul_precision("highest"):
-            sr: Any = self._model.apply({"params": params}, x[None], valid)
-        return _quantize(jnp, sr[0], out)
+            sr: Any = self._model.apply({"params": params}, rgb[None], valid)
+        sr = sr[0] if x.shape[2] == 3 else sr[0].mean(-1, keepdims=True)
+        return _quantize(jnp, sr, out)
 
 
 def create_upscaler(

@@ -119,8 +119,13 @@ def test_a_cameras_exif_is_kept_but_for_what_is_no_longer_true(tmp_path, suffix)
 
 @pytest.mark.parametrize(
     "field",
-    [(2, 2, b"6\0\0\0"), (4, 1, b"\xff\xff\xff\xff"), (3, 1, b"\x4d\0\0\0")]
-    + [(5, 1, b"\xff\xff\xff\x7f"), (77, 1, b"\1\0\0\0")],
+    [
+        (2, 2, b"6\0\0\0"),
+        (4, 1, b"\xff\xff\xff\xff"),
+        (3, 1, b"\x4d\0\0\0"),
+        (5, 1, b"\xff\xff\xff\x7f"),
+        (77, 1, b"\1\0\0\0"),
+    ],
     ids=["text", "negative", "77", "outside", "unknown"],
 )
 @pytest.mark.filterwarnings("ignore:Truncated File Read")

@@ -11,7 +11,13 @@ from PIL import Image
 
 from lkdn_jax import LKDN, InputError, Upscaler
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
-from lkdn_jax.inference.folder import find_jobs, fit_into, times, upscale_files
+from lkdn_jax.inference.folder import (
+    find_jobs,
+    fit_into,
+    times,
+    upscale_files,
+    upscale_inputs,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,8 +44,17 @@ def test_finds_files_folders_and_patterns(tmp_path):
     assert [job.target for job in jobs] == [output / "a.png", output / "süb/b.JPG"]
     jobs = find_jobs([str(tmp_path / "in/**/*.JPG")], output, ".webp")
     assert [job.target for job in jobs] == [output / "b.webp"]
+    pattern = str(tmp_path / "in/**/*.png")  # without what lies in the output
+    names = [job.source.name for job in find_jobs([pattern], output)]
+    assert names == ["a.png"]
     with pytest.raises(InputError, match="no image found"):
         find_jobs([str(tmp_path / "*.gif")], output)
+    save(tmp_path / "noname.png").rename(tmp_path / "noname")
+    with pytest.raises(InputError, match="names no format of an image; give --format"):
+        find_jobs([str(tmp_path / "noname")], output)
+    assert find_jobs([str(tmp_path / "noname")], output, ".jpg")
+    with pytest.raises(InputError, match="is also --output"):
+        upscale_inputs([str(tmp_path / "in")], tmp_path / "in", "none")
     with pytest.raises(InputError, match="would be overwritten"):
         find_jobs([str(tmp_path / "in/a.png")], tmp_path / "in")
     save(tmp_path / "other/a.jpg")
@@ -68,6 +83,19 @@ def test_a_bad_image_stops_no_other_and_nothing_is_redone(tmp_path, weights):
     assert (again.done, again.skipped, len(again.failures)) == (0, 2, 1)
     assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == before
     assert upscale_files(upscaler, jobs, overwrite=True).done == 2
+
+
+def test_whatever_fails_stops_no_other(tmp_path, weights):
+    for i, name in enumerate("abc"):
+        save(tmp_path / "in" / f"{name}.png", 10 + i)
+    jobs = find_jobs([str(tmp_path / "in")], tmp_path / "out")
+
+    def resize(size):  # the second needs more memory than there is
+        return (10**8, 10**8) if size[1] == 11 else size
+
+    summary = upscale_files(Upscaler(weights), jobs, resize=resize)
+    assert (summary.done, len(summary.failures)) == (2, 1)
+    assert summary.failures[0].startswith(str(tmp_path / "in" / "b.png"))
 
 
 @pytest.mark.parametrize(
@@ -102,8 +130,11 @@ def test_killed_in_the_middle_it_leaves_whole_files_and_goes_on(tmp_path, weight
     run.wait()
     written = sorted((tmp_path / "out").glob("[!.]*.png"))
     assert 3 <= len(written) < 40
+    leftover = tmp_path / "out" / f".{'00.png'}.{'0' * 16}.tmp"  # as a kill leaves it
+    leftover.write_bytes(b"half")
     for path in written:
         assert read_photo(path).pixels.shape == (300, 300, 3)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"{40 - len(written)} upscaled, {len(written)} already" in done.stdout
-    assert len(list((tmp_path / "out").glob("[!.]*.png"))) == 40
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [f"{i:02}.png" for i in range(40)]

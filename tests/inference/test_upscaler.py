@@ -1,4 +1,9 @@
 import doctest
+import os
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -31,27 +36,69 @@ def test_doctest():
 
 
 @pytest.mark.parametrize(
-    ("h", "w", "tile"), [(90, 71, 32), (70, 200, 45), (33, 65, 64)]
+    ("h", "w", "tile"), [(90, 71, 32), (70, 200, 45), (33, 165, 64)]
 )
 @pytest.mark.parametrize("devices", [1, 3])
 def test_the_tile_size_does_not_matter(weights, h, w, tile, devices):
     lr = image(h, w, 3, dtype=np.float32)
     whole = Upscaler(weights, tile=500)
     tiled = Upscaler(weights, tile=tile, devices=jax.local_devices()[:1] * devices)
-    assert tiled.count_tiles(h, w) > 1 or max(h, w) <= tile + 2 * tiled.context
+    assert tiled.count_tiles(h, w) > 1
     np.testing.assert_allclose(tiled(lr), whole(lr), atol=1e-5)
 
 
 @pytest.mark.reference
 def test_tiled_equals_whole_with_the_published_network(reference):
     path = reference / "weights" / "LKDN_x4.pth"
-    lr = image(300, 230, 3, dtype=np.float32)
-    whole, tiled = Upscaler(path)(lr), Upscaler(path, tile=64)
-    assert tiled.count_tiles(300, 230) == 2
-    np.testing.assert_allclose(tiled(lr), whole, atol=1e-5)
+    lr = image(480, 640, 3, dtype=np.float32)
+    whole = Upscaler(path)(lr)
+    for tile, count in ((440, 2), (331, 2), (98, 15)):  # the last below the context
+        tiled = Upscaler(path, tile=tile)
+        assert tiled.count_tiles(480, 640) == count
+        np.testing.assert_allclose(tiled(lr), whole, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+OUT_OF_MEMORY = """
+import resource, sys
+import numpy as np
+from lkdn_jax import Upscaler
+lr = np.random.default_rng(0).integers(0, 255, (1000, 1200, 3), np.uint8)
+upscaler, done = Upscaler(sys.argv[1], tile=2000), []
+upscaler(lr[:64, :64])
+in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + 400 * 2**20,) * 2)
+np.save(sys.argv[2], upscaler(lr))
+print(upscaler.tile)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much is in use")
+def test_halves_the_tile_when_memory_runs_out(tmp_path, save_weights):
+    weights = save_weights(LKDN(scale=2, features=32, num_blocks=1))
+    command = [sys.executable, "-c", OUT_OF_MEMORY, weights, tmp_path / "sr.npy"]
+    run = subprocess.run(
+        [str(part) for part in command],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 32 <= int(run.stdout) < 1000
+    lr = np.random.default_rng(0).integers(0, 255, (1000, 1200, 3), np.uint8)
+    difference = Upscaler(weights)(lr).astype(int) - np.load(tmp_path / "sr.npy")
+    assert np.abs(difference).max() <= 1
+
+
+def test_says_so_when_no_tile_fits(weights, monkeypatch):
+    upscaler = Upscaler(weights)
+    full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    monkeypatch.setattr(upscaler, "_program", Mock(side_effect=full))
+    with pytest.raises(InputError, match="90×40: out of memory even in small tiles"):
+        upscaler(image(40, 90, 3))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (4,)])
 def test_keeps_dtype_and_channels(weights, dtype, shape):
     lr = image(12, 9, *shape, dtype=dtype)
@@ -81,7 +128,7 @@ def test_one_shape_compiles_once_and_serves_slightly_smaller_ones(weights):
     upscaler = Upscaler(weights)
     upscaler(image(40, 40, 3))
     first = upscaler(image(38, 39, 3))  # compiles for any size within 40 × 40
-    with jax.log_compiles(False), jax.no_tracing():
+    with jax.no_tracing():
         upscaler(image(40, 40, 3))
         upscaler(image(37, 40, 3))
         np.testing.assert_array_equal(upscaler(image(38, 39, 3)), first)
@@ -112,7 +159,12 @@ def test_self_ensemble_gains(reference):
 
 @pytest.mark.parametrize(
     "bad",
-    [np.zeros((3, 3, 5), np.uint8), np.zeros((0, 3, 3)), np.zeros((4, 4), np.int64)],
+    [
+        np.zeros((3, 3, 5), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+        np.zeros((0, 3, 3)),
+        np.zeros((4, 4), np.int64),
+    ],
 )
 def test_refuses_what_is_no_image(weights, bad):
     with pytest.raises(InputError, match="1 to 4 channels, uint8, uint16"):
