@@ -37,7 +37,7 @@ def main() -> None:
     flags = parse().parse_args()
     from lkdn_jax.evaluation.benchmark import Options
     from lkdn_jax.evaluation.comparison import compare_files
-    from lkdn_jax.evaluation.html import check_outputs, write_outputs
+    from lkdn_jax.evaluation.outputs import check_outputs, write_outputs
     from lkdn_jax.evaluation.report import print_report
 
     pictures = check_outputs(flags.output, flags.figures, len(flags.weights))
@@ -51,10 +51,9 @@ def main() -> None:
             progress=progress,
             pictures=pictures,
         )
-    written = write_outputs(flags.output, flags.figures, entries)
     for entry in entries:
         print_report(entry.report, console())
-    for path in written:
+    for path in write_outputs(flags.output, flags.figures, entries):
         print(f"wrote {path}")
 
 

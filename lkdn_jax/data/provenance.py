@@ -45,13 +45,22 @@ def interpolations(hr: Image, scale: int) -> dict[str, Image]:
         ),
         "Pillow's bicubic": np.asarray(pillow),
         "OpenCV's INTER_AREA": area.astype(np.uint8),
-        "OpenCV's INTER_CUBIC (no antialiasing)": _sample(hr, scale),
+        "OpenCV's INTER_CUBIC (no antialiasing)": sample_cubic(hr, scale),
     }
 
 
-def _sample(hr: Image, scale: int) -> Image:
-    # OpenCV's INTER_CUBIC reads four pixels a row, with a = −0.75, however much it
-    # shrinks; all output pixels of a whole factor lie alike between input pixels.
+def sample_cubic(hr: Image, scale: int) -> Image:
+    """Shrink an image as OpenCV's INTER_CUBIC does.
+
+    Args:
+        hr: Image [h·s, w·s, 3], uint8.
+        scale: The factor s.
+
+    Returns:
+        Image [h, w, 3], uint8; here and there one grey level off OpenCV's.
+    """
+    # It reads four pixels a row, with a = −0.75, however much it shrinks; all output
+    # pixels of a whole factor lie alike between input pixels.
     a, offset = -0.75, (scale - 1) / 2 % 1
     distances = np.abs(np.array([-1, 0, 1, 2]) - offset)
     weights = np.where(

@@ -7,7 +7,7 @@ float32, clipped and rounded to uint8, and compared on Y with the border cropped
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from lkdn_jax.errors import InputError
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler
 from lkdn_jax.evaluation.metrics import WINDOW, psnr, rgb_to_y, ssim
 from lkdn_jax.files import check_folder
+from lkdn_jax.models.lkdn import LKDN
 from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
 from lkdn_jax.weights.files import load
 
@@ -35,6 +36,27 @@ def _ignore(*_: object) -> None:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One image of a benchmark, as it was seen.
+
+    Attributes:
+        lr: Image [h, w, 3], uint8.
+        sr: The network's output [h·s, w·s, 3], uint8.
+        hr: The original, of the same shape.
+        bicubic: `lr` enlarged without a network, of the same shape.
+        metrics: The metrics of `sr`, see `evaluate_network`.
+        resolve: The network: from an LR image of the shape of `lr` to its output.
+    """
+
+    lr: np.ndarray
+    sr: np.ndarray
+    hr: np.ndarray
+    bicubic: np.ndarray
+    metrics: dict[str, float]
+    resolve: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
 class Options:
     """How to evaluate.
 
@@ -43,14 +65,14 @@ class Options:
             and `basicsr` make the LR from the HR images (`data.bicubic`).
         rgb: Also report PSNR and SSIM over RGB.
         save_images: Folder for the upscaled images, None to keep none.
-        observe: Called for each image with the names of its dataset and file, and the
-            LR, SR and HR images, uint8.
+        observe: Called for each image with the names of its dataset and file, and what
+            was seen.
     """
 
     lr_mode: LrMode = "auto"
     rgb: bool = False
     save_images: str | Path | None = None
-    observe: Callable[[str, str, np.ndarray, np.ndarray, np.ndarray], None] = _ignore
+    observe: Callable[[str, str, Sample], None] = _ignore
 
 
 def evaluate_file(
@@ -71,19 +93,57 @@ def evaluate_file(
         progress: Called with a stage, the steps done and their total.
 
     Returns:
+        As `evaluate_network`.
+
+    Raises:
+        InputError: Unusable weights, or as `evaluate_network`.
+    """
+    model, params = load(weights)
+    return evaluate_network(
+        str(weights),
+        model,
+        params,
+        folders,
+        scale=scale,
+        options=options,
+        progress=progress,
+    )
+
+
+def evaluate_network(
+    name: str,
+    model: LKDN,
+    params: Mapping[str, Any],
+    folders: str | Path | Sequence[str | Path],
+    *,
+    scale: int | None = None,
+    options: Options = Options(),  # frozen
+    progress: Callable[[str, int, int], None] = _ignore,
+) -> Report:
+    """Evaluate a network on folders of benchmark images.
+
+    Args:
+        name: What to call it; the file of its weights.
+        model: The network.
+        params: Its parameters, as trained or folded.
+        folders: As for `evaluate_file`, like the other arguments.
+        scale: The scale the network must have; None takes the network's.
+        options: How to evaluate.
+        progress: Called with a stage, the steps done and their total.
+
+    Returns:
         {"weights", "scale", "lr_mode", "datasets": {name: {"mean": {metric: value},
         "images": {file: {metric: value}}, "notes": [line]}}}. The metrics are
         `psnr_y` (dB), `ssim_y`, `bicubic_psnr_y` (dB), `seconds_per_megapixel` of
         output, and with `rgb` also `psnr_rgb`, `ssim_rgb`.
 
     Raises:
-        InputError: Unusable weights, folders, or images; weights of another scale; two
-            datasets of one name; images to save over the inputs.
+        InputError: Unusable folders or images; weights of another scale; two datasets
+            of one name; images to save over the inputs.
     """
-    model, params = load(weights)
     if scale not in (None, model.scale):
         raise InputError(
-            f"{weights}: weights for scale {model.scale} where scale {scale} is asked "
+            f"{name}: weights for scale {model.scale} where scale {scale} is asked "
             "for; give weights of that scale"
         )
     if isinstance(folders, str | Path):
@@ -98,21 +158,21 @@ def evaluate_file(
         BucketedUpscaler(optimized_model(model), sizes), optimize_for_inference(params)
     )
     done = itertools.count(1)
-    report = {
-        "weights": str(weights),
+    return {
+        "weights": name,
         "scale": model.scale,
         "lr_mode": options.lr_mode,
-        "datasets": {},
+        "datasets": {
+            dataset.name: evaluate_dataset(
+                upscaler,
+                dataset,
+                model.scale,
+                options,
+                lambda name: progress(name, next(done), len(pairs)),
+            )
+            for dataset in datasets
+        },
     }
-    for dataset in datasets:
-        report["datasets"][dataset.name] = evaluate_dataset(
-            upscaler,
-            dataset,
-            model.scale,
-            options,
-            lambda name: progress(name, next(done), len(pairs)),
-        )
-    return report
 
 
 def evaluate_dataset(
@@ -133,7 +193,7 @@ def evaluate_dataset(
         image_done: Called with the dataset's name after each image.
 
     Returns:
-        {"mean", "images", "notes"}, see `evaluate_file`.
+        {"mean", "images", "notes"}, see `evaluate_network`.
 
     Raises:
         InputError: An image that cannot be used, or an output that is not finite.
@@ -150,6 +210,13 @@ def evaluate_dataset(
         for metric in next(iter(images.values()))
     }
     notes = [_note(foreign, len(images))] if foreign else []
+    files = [file for pair in dataset.pairs for file in (pair.hr, pair.lr) if file]
+    lossy = sum(file.suffix.lower() in (".jpg", ".jpeg") for file in files)
+    if lossy:
+        notes.append(
+            f"{lossy} of {len(files)} files are JPEG: what that lost is missing in the "
+            "reference or in what the network sees; benchmarks are PNG"
+        )
     return {"mean": mean, "images": images, "notes": notes}
 
 
@@ -220,12 +287,15 @@ def _evaluate_pair(
     save = _save_path(dataset, pair, options)
     if save is not None:
         write_image(save, sr)
-    options.observe(dataset.name, pair.name, lr, sr, hr)
     row = {"psnr_y": psnr_y(sr), "ssim_y": ssim(rgb_to_y(sr), hr_y, scale)}
     if options.rgb:
         row |= {"psnr_rgb": psnr(sr, hr, scale), "ssim_rgb": ssim(sr, hr, scale)}
-    row["bicubic_psnr_y"] = psnr_y(upscale(lr, scale))
+    bicubic = upscale(lr, scale)
+    row["bicubic_psnr_y"] = psnr_y(bicubic)
     row["seconds_per_megapixel"] = seconds / (hr_y.size / 1e6)
+    resolve = partial(super_resolve, upscaler, name=pair.name)
+    seen = Sample(lr, sr, hr, bicubic, row, resolve)
+    options.observe(dataset.name, pair.name, seen)
     if pair.lr is None or options.lr_mode != "auto":
         return row, None
     interpolation = name_interpolation(lr, hr, scale)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lkdn_jax.errors import InputError
-from lkdn_jax.evaluation.benchmark import Options, Report, evaluate_file
+from lkdn_jax.evaluation.benchmark import Options, Report, evaluate_network
 from lkdn_jax.evaluation.gallery import Gallery
 from lkdn_jax.evaluation.runtime import measure_cost
 from lkdn_jax.weights.files import load
@@ -17,7 +17,7 @@ class Entry:
     """One network of a comparison.
 
     Attributes:
-        report: As `benchmark.evaluate_file` returns it.
+        report: As `benchmark.evaluate_network` returns it.
         gallery: What was seen.
         cost: As `runtime.measure_cost` returns it.
     """
@@ -47,7 +47,8 @@ def compare_files(
         weights: Files for `lkdn_jax.load`, of different names.
         folders: As for `benchmark.evaluate_file`, like the other arguments.
         scale: The scale all must have; None takes each network's.
-        options: How to evaluate.
+        options: How to evaluate; of several networks, the images are saved in a
+            folder each.
         progress: Called with a stage, the steps done and their total.
         pictures: Collect the gallery and measure the cost; without, both stay empty.
 
@@ -55,18 +56,34 @@ def compare_files(
         An entry a file.
 
     Raises:
-        InputError: Two files of one name, or as for `evaluate_file`.
+        InputError: Two files of one name, networks of several scales, or as for
+            `evaluate_file`.
     """
     names = [Path(file).stem for file in weights]
     if len(set(names)) < len(names):
         raise InputError(f"--weights {', '.join(names)}: two have one name; rename one")
-    entries = []
-    for file in weights:
-        model, params = load(file)
+    networks = [load(file) for file in weights]
+    scales = {model.scale for model, _ in networks}
+    if len(scales) > 1:
+        raise InputError(
+            f"--weights for scales {', '.join(map(str, sorted(scales)))}: only "
+            "networks of one scale are compared; run once a scale"
+        )
+    entries, folder = [], options.save_images
+    for file, (model, params) in zip(weights, networks, strict=True):
         gallery = Gallery(model.scale)
-        watched = replace(options, observe=gallery.add) if pictures else options
-        report = evaluate_file(
-            file, folders, scale=scale, options=watched, progress=progress
+        if pictures:
+            options = replace(options, observe=gallery.add)
+        if folder is not None and len(weights) > 1:
+            options = replace(options, save_images=Path(folder) / Path(file).stem)
+        report = evaluate_network(
+            file,
+            model,
+            params,
+            folders,
+            scale=scale,
+            options=options,
+            progress=progress,
         )
         progress("timing", 0, 1)
         cost = measure_cost(model, params) if pictures else {}

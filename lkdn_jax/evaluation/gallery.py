@@ -1,22 +1,30 @@
 """Crops worth looking at, and what the usual mistakes would have scored."""
 
+import io
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image
 
-from lkdn_jax.data.bicubic import upscale
+from lkdn_jax.data.provenance import sample_cubic
+from lkdn_jax.evaluation.benchmark import Sample
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y
 
 CROP = 128  # height and width of a crop, in HR pixels
 _STEP = 16  # between the places where a crop may lie
 
-# By key: what one does wrong, in words.
-MISTAKES = {
+# By key: what one does wrong, in words; when the output is scored …
+METRIC_MISTAKES = {
     "rgb": "PSNR over RGB, not over Y",
     "no_crop": "no border cropped",
     "rounded_y": "Y rounded to 8 bits",
-    "swapped": "red and blue swapped before Y is taken",
     "jpeg_range": "Y of full range (0.299, 0.587, 0.114), as in JPEG",
+}
+# … and before the network.
+INPUT_MISTAKES = {
+    "opencv": "LR images by OpenCV's INTER_CUBIC, which does not antialias",
+    "jpeg": "LR images kept as JPEG (quality 95)",
+    "swapped": "red and blue swapped, as OpenCV reads them",
 }
 
 
@@ -46,45 +54,49 @@ class Gallery:
     Attributes:
         scale: The factor s.
         pictures: By dataset and image.
-        mistakes: By dataset and key of `MISTAKES`, the PSNR of every image, dB.
+        mistakes: By dataset and key of `METRIC_MISTAKES` or `INPUT_MISTAKES`, the PSNR
+            of every image, dB.
     """
 
     scale: int
     pictures: dict[str, dict[str, Picture]] = field(default_factory=dict)
     mistakes: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
-    def add(
-        self, dataset: str, name: str, lr: np.ndarray, sr: np.ndarray, hr: np.ndarray
-    ) -> None:
+    def add(self, dataset: str, name: str, seen: Sample) -> None:
         """Look at one image.
 
         Args:
             dataset: Name of the dataset.
             name: Name of the image.
-            lr: Image [h, w, 3], uint8.
-            sr: The network's output [h·s, w·s, 3], uint8.
-            hr: The original, of the same shape.
+            seen: The image and what the network made of it.
         """
-        border = self.scale
+        border, sr, hr = self.scale, seen.sr, seen.hr
         sr_y, hr_y = rgb_to_y(sr), rgb_to_y(hr)
         difference = np.abs(sr_y - hr_y)
         top, left = busiest_crop(hr_y)
         box = np.s_[top : top + CROP, left : left + CROP]
         error = np.rint((16 * difference[box]).clip(0, 255)).astype(np.uint8)
         self.pictures.setdefault(dataset, {})[name] = Picture(
-            psnr(sr_y, hr_y, border),
-            upscale(lr, self.scale)[box],
-            sr[box],
-            hr[box],
+            seen.metrics["psnr_y"],
+            # Copies: a view would keep the whole image.
+            seen.bicubic[box].copy(),
+            sr[box].copy(),
+            hr[box].copy(),
             error[..., None].repeat(3, axis=-1),
         )
         luma = np.array([0.299, 0.587, 0.114])
+
+        def psnr_y(image: np.ndarray, original: np.ndarray = hr) -> float:
+            return psnr(rgb_to_y(image), rgb_to_y(original), border)
+
         scores = {
             "rgb": psnr(sr, hr, border),
             "no_crop": psnr(sr_y, hr_y, 0),
             "rounded_y": psnr(np.rint(sr_y), np.rint(hr_y), border),
-            "swapped": psnr(rgb_to_y(sr[..., ::-1]), rgb_to_y(hr[..., ::-1]), border),
             "jpeg_range": psnr(sr @ luma, hr @ luma, border),
+            "opencv": psnr_y(seen.resolve(sample_cubic(hr, border))),
+            "jpeg": psnr_y(seen.resolve(_as_jpeg(seen.lr))),
+            "swapped": psnr_y(seen.resolve(seen.lr[..., ::-1]), hr[..., ::-1]),
         }
         of_dataset = self.mistakes.setdefault(dataset, {})
         for key, score in scores.items():
@@ -120,3 +132,9 @@ def busiest_crop(y: np.ndarray) -> tuple[int, int]:
     totals = sums[i + h, j + w] - sums[i, j + w] - sums[i + h, j] + sums[i, j]
     row, column = np.unravel_index(totals.argmax(), totals.shape)
     return int(tops[row]), int(lefts[column])
+
+
+def _as_jpeg(image: np.ndarray) -> np.ndarray:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=95)
+    return np.asarray(Image.open(stream))

@@ -4,35 +4,18 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from lkdn_jax.data.images import write_image
-from lkdn_jax.data.provenance import PAPER
 from lkdn_jax.evaluation.comparison import Entry
+from lkdn_jax.evaluation.explanation import PUBLISHED_URBAN100, explain, published
 from lkdn_jax.evaluation.figures import enlarge, side_by_side
-from lkdn_jax.evaluation.gallery import MISTAKES, Picture
-from lkdn_jax.evaluation.report import check_output, write_report
-from lkdn_jax.files import atomic_write, check_folder
-
-# Urban100 ×4: multiply-adds in G at 1280×720, PSNR-Y in dB, parameters, as in figure 1
-# of the LKDN paper.
-PUBLISHED_URBAN100 = {
-    "BSRN": (19.4, 26.27, 352_000),
-    "VapSR": (19.5, 26.35, 342_000),
-    "LKDN": (18.3, 26.42, 322_000),
-}
-# PSNR-Y and SSIM-Y of the authors' network and weights, by parameters when folded,
-# scale and dataset, as their own code scores them on MATLAB's LR images.
-PUBLISHED = {
-    (303_812, 2): {"Set5": (38.11502, 0.96098), "Set14": (33.85494, 0.92022)},
-    (311_387, 3): {"Set5": (34.53158, 0.92832), "Set14": (30.50946, 0.84559)},
-    (321_992, 4): {"Set5": (32.39486, 0.89795), "Set14": (28.79881, 0.786)},
-    (129_177, 4): {"Set5": (32.1058, 0.89383), "Set14": (28.62316, 0.78212)},
-}
-_FAR = 0.05  # dB from the published figure that ask for an explanation
+from lkdn_jax.evaluation.gallery import Picture
+from lkdn_jax.files import atomic_write
 
 
 def render(entries: Sequence[Entry]) -> str:
@@ -48,54 +31,9 @@ def render(entries: Sequence[Entry]) -> str:
     sections = [_summary(entries), _costs(entries), _figures(entries)]
     sections += [_dataset(name, entries) for name in entries[0].report["datasets"]]
     body = "\n".join(sections)
-    return _PAGE.format(title=_text(title), style=_STYLE, body=body, script=_SCRIPT)
-
-
-def check_outputs(output: Path | None, figures: Path | None, networks: int) -> bool:
-    """Check, before the work, that the outputs can be written.
-
-    Args:
-        output: The report, or None.
-        figures: The folder of the figures, or None.
-        networks: How many networks are compared.
-
-    Returns:
-        Whether pictures are needed.
-
-    Raises:
-        InputError: An output that cannot be written.
-    """
-    if output is not None:
-        check_output(output, networks)
-    if figures is not None:
-        check_folder(figures)
-    return figures is not None or _is_html(output)
-
-
-def write_outputs(
-    output: Path | None, figures: Path | None, entries: Sequence[Entry]
-) -> list[Path]:
-    """Write the report, in the format of its suffix, and the figures.
-
-    Args:
-        output: The report, or None.
-        figures: The folder of the figures, or None.
-        entries: As for `render`; one, unless the report is HTML.
-
-    Returns:
-        What was written.
-    """
-    if figures is not None:
-        write_figures(figures, entries)
-    if output is not None and _is_html(output):
-        write_html(output, entries)
-    elif output is not None:
-        write_report(output, entries[0].report)
-    return [path for path in (output, figures) if path is not None]
-
-
-def _is_html(path: Path | None) -> bool:
-    return path is not None and path.suffix.lower() == ".html"
+    here = resources.files("lkdn_jax.evaluation")
+    style, script = ((here / f"report.{kind}").read_text() for kind in ("css", "js"))
+    return _PAGE.format(title=_text(title), style=style, body=body, script=script)
 
 
 def write_html(path: str | Path, entries: Sequence[Entry]) -> None:
@@ -135,12 +73,9 @@ def _summary(entries: Sequence[Entry]) -> str:
     rows = []
     for entry in entries:
         for dataset, result in entry.report["datasets"].items():
-            mean, published = result["mean"], _published(entry, dataset)
-            known = (
-                f"{published[0]:.2f} / {published[1]:.4f}"
-                if published is not None
-                else "—"
-            )
+            mean, known = result["mean"], published(entry, dataset)
+            text = "—" if known is None else f"{known[0]:.2f}"
+            text += f" / {known[1]:.4f}" if known and known[1] is not None else ""
             rows.append(
                 (
                     entry.name,
@@ -148,7 +83,7 @@ def _summary(entries: Sequence[Entry]) -> str:
                     dataset,
                     f"{mean['bicubic_psnr_y']:.2f}",
                     f"{mean['psnr_y']:.2f} / {mean['ssim_y']:.4f}",
-                    known,
+                    text,
                 )
             )
     headings = (
@@ -192,8 +127,7 @@ def _costs(entries: Sequence[Entry]) -> str:
 
 def _figures(entries: Sequence[Entry]) -> str:
     points = [
-        (name, cost, psnr, False)
-        for name, (cost, psnr, _) in PUBLISHED_URBAN100.items()
+        (name, cost, psnr, False) for name, (cost, psnr) in PUBLISHED_URBAN100.items()
     ]
     for entry in entries:
         for dataset, result in entry.report["datasets"].items():
@@ -250,59 +184,6 @@ def _dataset(name: str, entries: Sequence[Entry]) -> str:
         f"{_table(headings, rows)}</details></section>"
     )
     return "".join(parts)
-
-
-def explain(entry: Entry, dataset: str) -> list[str]:
-    """Say how a PSNR came about and, if far from the published, what may be wrong.
-
-    Args:
-        entry: The network.
-        dataset: Name of the dataset.
-
-    Returns:
-        Sentences.
-    """
-    report, scale = entry.report, entry.report["scale"]
-    result = report["datasets"][dataset]
-    ours = result["mean"]["psnr_y"]
-    made = {
-        "auto": f"the files beside the HR images, or {PAPER} where there are none",
-        "matlab": f"made from the HR images by {PAPER}",
-        "basicsr": "made from the HR images by BasicSR's bicubic",
-    }[report["lr_mode"]]
-    lines = [
-        f"LR images: {made}. The output is clipped and rounded to 8 bits and turned "
-        f"into Y (BT.601, studio range, not rounded); {scale} pixels are cropped on "
-        "every side."
-    ]
-    lines += [f"{note}." for note in result["notes"]]
-    mistakes = {
-        key: float(np.mean(values))
-        for key, values in entry.gallery.mistakes[dataset].items()
-    }
-    published = _published(entry, dataset)
-    if published is not None and abs(ours - published[0]) > _FAR:
-        lines.append(
-            f"{ours:.2f} dB is {ours - published[0]:+.2f} dB from the published "
-            f"{published[0]:.2f} dB."
-        )
-        near = [
-            MISTAKES[key]
-            for key, score in mistakes.items()
-            if abs(score - published[0]) <= _FAR
-        ]
-        if near:
-            lines.append(
-                f"The published figure is reached by a mistake: {'; '.join(near)}."
-            )
-    told = "; ".join(f"{MISTAKES[key]}: {v:.2f} dB" for key, v in mistakes.items())
-    lines.append(f"What the usual mistakes would give: {told}.")
-    return lines
-
-
-def _published(entry: Entry, dataset: str) -> tuple[float, float] | None:
-    key = (entry.cost["parameters"], entry.report["scale"])
-    return PUBLISHED.get(key, {}).get(dataset)
 
 
 def _card(entry: Entry, dataset: str, image: str, why: str) -> str:
@@ -407,55 +288,4 @@ _PAGE = """<!DOCTYPE html>
 <script>{script}</script>
 </body>
 </html>
-"""
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1d21; --paper: #fff; --soft: #f1f2f4;
-  --line: #c9ccd2; --accent: #0a5bd3; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e9ec; --paper: #16181c; --soft: #22252b; --line: #444952;
-    --accent: #7fb2ff; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 70rem; padding: 1rem; color: var(--ink);
-  background: var(--paper); font: 16px/1.5 system-ui, sans-serif;
-  overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .75rem; border-bottom: 1px solid var(--line);
-  text-align: left; white-space: nowrap; }
-.cards, .figures { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
-figure { margin: 0; padding: .75rem; background: var(--soft); border-radius: .5rem; }
-figcaption { margin-bottom: .5rem; }
-.compare { position: relative; aspect-ratio: 1; --x: 50%; overflow: hidden; }
-.compare img { position: absolute; inset: 0; width: 100%; height: 100%;
-  image-rendering: pixelated; }
-.compare .before { clip-path: inset(0 calc(100% - var(--x)) 0 0); }
-.compare[data-left="bicubic"] .hr, .compare[data-left="hr"] .bicubic { display: none; }
-.compare .line { position: absolute; top: 0; bottom: 0; left: var(--x); width: 2px;
-  background: #fff; box-shadow: 0 0 3px #000; }
-.compare input { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0;
-  opacity: 0; cursor: ew-resize; }
-.compare:focus-within { outline: 3px solid var(--accent); outline-offset: 2px; }
-fieldset { border: 0; margin: .5rem 0 0; padding: 0; display: flex; gap: 1rem;
-  flex-wrap: wrap; align-items: center; }
-legend { float: left; margin-right: 1rem; }
-.error { width: 100%; image-rendering: pixelated; }
-summary { cursor: pointer; padding: .35rem 0; }
-svg { width: 100%; } svg path { fill: none; stroke: var(--ink); }
-svg text { fill: var(--ink); font-size: 12px; }
-.theirs { fill: #8a9099; } .ours { fill: var(--accent); }
-"""
-
-_SCRIPT = """
-for (const card of document.querySelectorAll('.card')) {
-  const compare = card.querySelector('.compare');
-  const range = compare.querySelector('input');
-  const show = () => compare.style.setProperty('--x', range.value + '%');
-  range.addEventListener('input', show);
-  for (const radio of card.querySelectorAll('input[type=radio]'))
-    radio.addEventListener('change', () => { compare.dataset.left = radio.value; });
-  show();
-}
 """

@@ -12,9 +12,13 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
 
-from lkdn_jax.evaluation.comparison import Entry
+from lkdn_jax import LKDN, InputError
+from lkdn_jax.data.bicubic import upscale
+from lkdn_jax.evaluation.benchmark import Options, Sample
+from lkdn_jax.evaluation.comparison import Entry, compare_files
+from lkdn_jax.evaluation.explanation import explain
 from lkdn_jax.evaluation.gallery import CROP, Gallery, busiest_crop
-from lkdn_jax.evaluation.html import explain, render, write_figures, write_html
+from lkdn_jax.evaluation.html import render, write_figures, write_html
 
 NAMES = [f"{'long_' * 12}{i} <&>.png" for i in range(5)]
 
@@ -26,7 +30,9 @@ def entry(name="LKDN_x4", psnr=32.0, dataset="Set5"):
         hr = rng.integers(0, 256, (160, 200, 3), np.uint8)
         noise = rng.integers(0, 2 + 4 * i, hr.shape)
         sr = (hr.astype(int) + noise).clip(0, 255).astype(np.uint8)
-        gallery.add(dataset, image, hr[::4, ::4], sr, hr)
+        row = {"psnr_y": psnr - i, "ssim_y": 0.9, "bicubic_psnr_y": 28.0}
+        seen = Sample(hr[::4, ::4], sr, hr, sr, row, lambda lr: upscale(lr, 4))
+        gallery.add(dataset, image, seen)
     row = {"psnr_y": psnr, "ssim_y": 0.9, "bicubic_psnr_y": 28.0}
     report = {
         "weights": f"{name}.pth",
@@ -76,10 +82,44 @@ def test_explains_a_figure_that_is_far_off():
     there = entry(psnr=32.394)
     assert not any("published" in line for line in explain(there, "Set5"))
     far = entry(psnr=30.4)
-    far.gallery.mistakes["Set5"] = {"rgb": [32.39], "no_crop": [30.3]}
+    far.gallery.mistakes["Set5"] = {"rgb": [32.39], "no_crop": [30.4], "jpeg": [30.41]}
     lines = explain(far, "Set5")
     assert any("-1.99 dB from the published 32.39" in line for line in lines)
-    assert any("reached by a mistake: PSNR over RGB" in line for line in lines)
+    assert (
+        "These outputs reach the published figure by: PSNR over RGB, not over Y."
+        in lines
+    )
+    assert (
+        "What is measured here is what this gives: LR images kept as JPEG (quality 95)."
+        in lines
+    )
+
+
+@pytest.mark.reference
+def test_the_usual_mistakes_cost_what_they_cost(reference):
+    weights = str(reference / "weights" / "LKDN-S_x4.pth")
+    folder = str(reference / "benchmarks" / "Set5")
+    found = compare_files(
+        [weights], [folder], scale=None, options=Options(), progress=lambda *_: None
+    )[0]
+    mean = found.report["datasets"]["Set5"]["mean"]["psnr_y"]
+    loss = {k: mean - np.mean(v) for k, v in found.gallery.mistakes["Set5"].items()}
+    assert 6 < loss["opencv"] < 10
+    assert 0.5 < loss["jpeg"] < 3
+    assert 1 < loss["rgb"] < 3
+    assert abs(loss["rounded_y"]) < 0.05
+    assert -2 < loss["jpeg_range"] - loss["rgb"] < 0
+    assert abs(loss["swapped"]) < 1
+    assert len(found.gallery.pictures["Set5"]) == 5
+
+
+def test_networks_of_two_scales_are_not_compared(tmp_path, save_weights):
+    files = []
+    for scale in (2, 4):
+        path = save_weights(LKDN(scale=scale, features=4, num_blocks=1))
+        files.append(str(path.rename(tmp_path / f"x{scale}.msgpack")))
+    with pytest.raises(InputError, match="scales 2, 4: only networks of one scale"):
+        compare_files(files, [], scale=None, options=Options(), progress=print)
 
 
 def test_writes_figures(tmp_path):
