@@ -46,18 +46,18 @@ Upscale = Callable[[], Any]
 
 def our_ways(model: LKDN, params: Any, lr: np.ndarray) -> dict[str, Upscale]:
     """Compile ours; each way returns the images on the host's side of a barrier."""
-    dtypes = {"ours float32": None}
-    if jax.default_backend() != "cpu":
-        dtypes["ours bf16"] = jnp.bfloat16
     params = jax.device_put(optimize_for_inference(params))
     x, ways = jnp.asarray(lr), {}
-    for name, dtype in dtypes.items():
+    for precision, (dtype, products) in timing.our_precisions().items():
         network = optimized_model(model).clone(dtype=dtype)
         start = time.perf_counter()
         program = jax.jit(lambda p, x, f=network: f.apply({"params": p}, x))
-        compiled = program.lower(params, x).compile()
-        print(f"{name} compiled in {time.perf_counter() - start:.1f} s")
-        ways[name] = lambda f=compiled: jax.block_until_ready(f(params, x))
+        with jax.default_matmul_precision(products):
+            compiled = program.lower(params, x).compile()
+        print(f"ours{precision} compiled in {time.perf_counter() - start:.1f} s")
+        ways[f"ours{precision}"] = lambda f=compiled: jax.block_until_ready(
+            f(params, x)
+        )
     return ways
 
 
@@ -153,25 +153,32 @@ def check(ways: dict[str, Upscale]) -> None:
             raise InputError(f"{name}: another function; nothing is timed")
 
 
+def random_params(model: LKDN) -> Any:
+    """Make parameters, folded."""
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    return fold(variables["params"])
+
+
 def measure(model: LKDN, size: tuple[int, int, int], flags: Any) -> dict[str, Any]:
     """Time one size [n, h, w]."""
     rng = np.random.default_rng(0)
     lr = rng.random((*size, 3), np.float32)
-    with jax.default_matmul_precision(flags.precision):
-        variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-        params = fold(variables["params"])
-        model = folded_model(model)
-        ways = our_ways(model, params, lr)
+    params = random_params(model)
+    ways = our_ways(folded_model(model), params, lr)
     absent = timing.missing(("torch", "onnxscript", "onnxruntime", "openvino"))
     if "torch" not in absent:
-        ways |= torch_ways(model, params, lr)
+        ways |= torch_ways(folded_model(model), params, lr)
         if jax.default_backend() == "cpu" and "onnxscript" not in absent:
-            ways |= onnx_ways(model, params, lr, absent)
+            ways |= onnx_ways(folded_model(model), params, lr, absent)
     check(ways)
+    for name, other in NETWORKS.items() if flags.others else ():
+        if name != flags.network:
+            fast = our_ways(folded_model(other), random_params(other), lr)
+            ways |= {f"{way}, {name}": run for way, run in fast.items()}
     result = timing.interleave(ways, flags.rounds)
     n, h, w = size
     timing.print_table(f"{flags.network} ×4, {n} × {w}×{h} LR pixels", result)
-    bound = roofline(model, timing.device_rates(), n * h * w)
+    bound = roofline(folded_model(model), timing.device_rates(), n * h * w)
     print(describe(bound, result["ours float32"]["seconds"]))
     return {"size": size, "missing": absent, "ways": result, "roofline": bound}
 
@@ -188,11 +195,7 @@ def main() -> None:
         help="batch x height x width in LR pixels",
     )
     add("--rounds", type=int, default=12)
-    add(
-        "--precision",
-        default="highest" if jax.default_backend() == "cpu" else "default",
-        help="jax_default_matmul_precision of ours; on GPUs the default is TF32",
-    )
+    add("--others", action="store_true", help="also time our other network")
     add("--output", type=Path, help="JSON file to write")
     flags = parser.parse_args()
     results = []

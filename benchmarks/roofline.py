@@ -33,9 +33,7 @@ def roofline(
     half = model.dtype is not None and "bfloat16" in str(model.dtype)
     size, rate = (2, rates["bfloat16"]) if half else (4, rates["float32"])
     cost = complexity(model, expected_params(model), (model.scale, model.scale))
-    width = model.features
-    distilled = model.distilled or width // 2
-    attention = model.attention_features or width
+    width, (distilled, attention) = model.features, model.inner_features()
     maps = model.num_blocks * (3 * width + distilled + 2 * attention) + 2 * width
     passes = 3 if training else 1
     operations = 2.0 * cost.multiply_adds * pixels * passes

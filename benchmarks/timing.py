@@ -66,6 +66,17 @@ def print_table(title: str, result: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
+def our_precisions() -> dict[str, tuple[Any, str]]:
+    """Return the dtype and the precision of products of ours, by what to add to a name.
+
+    On GPUs products of float32 are TF32 unless told otherwise.
+    """
+    precisions: dict[str, tuple[Any, str]] = {" float32": (None, "highest")}
+    if jax.default_backend() != "cpu":
+        precisions |= {" tf32": (None, "default"), " bf16": (jnp.bfloat16, "default")}
+    return precisions
+
+
 def missing(packages: tuple[str, ...]) -> list[str]:
     """Say which peers are not installed, and return them."""
     absent = [name for name in packages if importlib.util.find_spec(name) is None]

@@ -124,8 +124,7 @@ class Network(nn.Module):
     def __init__(self, model: LKDN):
         super().__init__()
         features, self.num_blocks = model.features, model.num_blocks
-        distilled = model.distilled or features // 2
-        attention = model.attention_features or features
+        distilled, attention = model.inner_features()
         self.fea_conv = BSConv(3 * INPUT_COPIES, features)
         for i in range(1, self.num_blocks + 1):
             block = LKDB(features, distilled, attention, model.shallow_block)

@@ -46,15 +46,12 @@ def our_ways(
     params: Any, lr: np.ndarray, hr: np.ndarray, implementations: list[str | None]
 ) -> dict[str, Step]:
     """Compile ours, by dtype and by implementation of the depthwise convolution."""
-    dtypes = {"float32": None}
-    if jax.default_backend() != "cpu":
-        dtypes["bf16"] = jnp.bfloat16
     tx, ways = adan(LEARNING_RATE), {}
     chosen = layers.depthwise_conv
     batch = jax.device_put((lr, hr))
-    for dtype_name, dtype in dtypes.items():
+    for precision, (dtype, products) in timing.our_precisions().items():
         for implementation in implementations:
-            name = f"ours {dtype_name}" + (f" {implementation or ''}").rstrip()
+            name = f"ours{precision} {implementation or ''}".rstrip()
             step = make_train_step(LKDN(dtype=dtype), tx)
 
             def conv(*args: Any, which: Any = implementation, **kwargs: Any) -> Any:
@@ -63,7 +60,9 @@ def our_ways(
             layers.depthwise_conv = conv
             state = create_state(LKDN(), tx, params=params)
             start = time.perf_counter()
-            compiled = jax.jit(step, donate_argnums=0).lower(state, *batch).compile()
+            program = jax.jit(step, donate_argnums=0)
+            with jax.default_matmul_precision(products):
+                compiled = program.lower(state, *batch).compile()
             print(f"{name} compiled in {time.perf_counter() - start:.1f} s")
             ways[name] = _ours(compiled, state, batch)
     layers.depthwise_conv = chosen

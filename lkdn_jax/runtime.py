@@ -18,11 +18,11 @@ def cache_compilations() -> None:
     name = "JAX_COMPILATION_CACHE_DIR"
     if name in os.environ:
         return
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(home) / "lkdn_jax" / "compiled"
     try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(home) / "lkdn_jax" / "compiled"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # no home
         return
     os.environ[name] = str(folder)
 

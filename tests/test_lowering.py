@@ -41,7 +41,9 @@ def test_inference_and_training_lower(platform, dtype):
     state = jax.eval_shape(lambda: create_state(MODEL, tx))
     hr = jax.ShapeDtypeStruct((2, 48, 36, 3), jnp.float32)
     step = make_train_step(MODEL.clone(dtype=dtype), tx)
-    assert "module" in lower(step, state, lr, hr, platform=platform)
+    program = lower(step, state, lr, hr, platform=platform)
+    assert "tensor<2x48x36x3xf32>" in program
+    assert ("bf16" in program) == (dtype == jnp.bfloat16)
 
 
 # From jax 0.12 on; see docs/performance.md.

@@ -124,7 +124,7 @@ class Conv(nn.Module):
 
 
 class PartConv(nn.Module):
-    """A 1×1 convolution of a concatenation, taken part by part and never concatenated.
+    """A 1×1 convolution of a concatenation, taken part by part.
 
     Attributes:
         features: Output channels.

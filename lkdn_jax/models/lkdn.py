@@ -155,11 +155,12 @@ class LKDN(nn.Module):
         c1 = PartConv(self.features, self.num_blocks, dtype=wide, name="c1")
         trunk: Any = None
         lkdb = nn.remat(LKDB) if self.remat else LKDB
+        distilled, attention = self.inner_features()
         for i in range(self.num_blocks):
             block = lkdb(
                 self.features,
-                self._distilled(),
-                self._attention_features(),
+                distilled,
+                attention,
                 self.shallow_block,
                 centred=self.optimized,
                 dtype=dtype,
@@ -188,23 +189,25 @@ class LKDN(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"unknown {value!r}: use one of {', '.join(known)}")
+        distilled, attention = self.inner_features()
         sizes = {
             "scale": self.scale,
             "features": self.features,
             "num_blocks": self.num_blocks,
-            "distilled": self._distilled(),
-            "attention_features": self._attention_features(),
+            "distilled": distilled,
+            "attention_features": attention,
         }
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} {size}: must be at least 1")
 
-    def _distilled(self) -> int:
-        return self.features // 2 if self.distilled is None else self.distilled
-
-    def _attention_features(self) -> int:
-        width = self.attention_features
-        return self.features if width is None else width
+    def inner_features(self) -> tuple[int, int]:
+        """Return the channels of a distilled part, and those of the attention."""
+        distilled, attention = self.distilled, self.attention_features
+        return (
+            self.features // 2 if distilled is None else distilled,
+            self.features if attention is None else attention,
+        )
 
 
 def lkdn_s(scale: int = 4, **overrides: Any) -> LKDN:

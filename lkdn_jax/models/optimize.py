@@ -68,8 +68,7 @@ def optimized_model(model: LKDN) -> LKDN:
     if model.optimized is not None:
         return model
     features = model.features
-    distilled = features // 2 if model.distilled is None else model.distilled
-    attention = model.attention_features or features
+    distilled, attention = model.inner_features()
     return folded_model(model).clone(
         optimized=features,
         features=_wide(features),
