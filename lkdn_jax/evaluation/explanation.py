@@ -67,10 +67,7 @@ def explain(entry: Entry, dataset: str) -> list[str]:
         "every side."
     ]
     lines += [f"{note}." for note in result["notes"]]
-    scores = {
-        key: float(np.mean(values))
-        for key, values in entry.gallery.mistakes[dataset].items()
-    }
+    scores = mistakes(entry, dataset)
     known = published(entry, dataset)
     if known is not None and abs(ours - known[0]) > _FAR:
         lines.append(
@@ -83,11 +80,20 @@ def explain(entry: Entry, dataset: str) -> list[str]:
         ):
             near = [
                 text
-                for key, text in kinds.items()
-                if key in scores and abs(scores[key] - score) <= _FAR
+                for text in kinds.values()
+                if text in scores and abs(scores[text] - score) <= _FAR
             ]
             lines += [f"{told}: {'; '.join(near)}."] if near else []
-    mistakes = METRIC_MISTAKES | INPUT_MISTAKES
-    usual = "; ".join(f"{mistakes[key]}: {v:.2f} dB" for key, v in scores.items())
-    lines.append(f"What the usual mistakes would give: {usual}.")
     return lines
+
+
+def mistakes(entry: Entry, dataset: str) -> dict[str, float]:
+    """Return what the usual mistakes would give: PSNR in dB by the mistake, in words.
+
+    Args:
+        entry: The network.
+        dataset: Name of the dataset.
+    """
+    scores = entry.gallery.mistakes[dataset]
+    names = METRIC_MISTAKES | INPUT_MISTAKES
+    return {names[key]: float(np.mean(values)) for key, values in scores.items()}

@@ -12,7 +12,12 @@ from PIL import Image
 
 from lkdn_jax.data.images import write_image
 from lkdn_jax.evaluation.comparison import Entry
-from lkdn_jax.evaluation.explanation import PUBLISHED_URBAN100, explain, published
+from lkdn_jax.evaluation.explanation import (
+    PUBLISHED_URBAN100,
+    explain,
+    mistakes,
+    published,
+)
 from lkdn_jax.evaluation.figures import enlarge, side_by_side
 from lkdn_jax.evaluation.gallery import Picture
 from lkdn_jax.files import atomic_write
@@ -161,6 +166,11 @@ def _dataset(name: str, entries: Sequence[Entry]) -> str:
         if len(entries) > 1:
             parts.append(f"<h3>{_text(entry.name)}</h3>")
         parts += [f"<p>{_text(line)}</p>" for line in explain(entry, name)]
+        usual = [(text, f"{p:.2f}") for text, p in mistakes(entry, name).items()]
+        parts.append(
+            "<details><summary>What the usual mistakes would give</summary>"
+            f"{_table(('mistake', 'PSNR, dB'), usual)}</details>"
+        )
         cards = [
             _card(entry, name, image, why)
             for image, why in entry.gallery.chosen(name).items()
@@ -245,7 +255,8 @@ def _scatter(title: str, points: Sequence[tuple[str, float, float, bool]]) -> st
         f'<path d="M{margin} {margin / 2}V{bottom}H{right + margin / 2}"/>'
         f'<text x="{width / 2}" y="{height - 8}" text-anchor="middle">multiply-adds, G '
         f"({min(xs):.1f} … {max(xs):.1f})</text>"
-        f'<text x="{margin - 36}" y="16">PSNR-Y, dB</text>{"".join(dots)}'
+        f'<text x="{margin - 36}" y="16">PSNR-Y, dB ({min(ys):.2f} … {max(ys):.2f})'
+        f"</text>{''.join(dots)}"
         "</svg></figure>"
     )
 
