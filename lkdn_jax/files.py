@@ -4,16 +4,14 @@ import contextlib
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from lkdn_jax.errors import InputError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+_ABANDONED = 3600  # seconds without a write after which a hidden file is a leftover
 
 
 def _temporary_name(target: Path) -> Path:
@@ -21,29 +19,16 @@ def _temporary_name(target: Path) -> Path:
     return target.with_name(f".{target.name[:32]}.{secrets.token_hex(8)}.tmp")
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Mark a file as being written, until it is closed or its process ends."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another has it, or the file system has no locks
-        return False
-    return True
-
-
 def remove_leftovers(folder: Path) -> None:
-    """Remove the hidden files of writers that were killed.
+    """Remove the hidden files of writers that were killed over an hour ago.
 
     Args:
-        folder: Where they wrote. What a living process writes is left alone, and so is
-            everything on systems without file locks.
+        folder: Where they wrote; it need not exist.
     """
-    hidden = folder.iterdir() if folder.is_dir() else ()
-    for path in hidden:
+    for path in folder.iterdir() if folder.is_dir() else ():
         if re.fullmatch(r"\..{1,32}\.[0-9a-f]{16}\.tmp", path.name):
-            with contextlib.suppress(OSError), path.open("r+b") as file:
-                if _lock(file):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED:
                     path.unlink()
 
 
@@ -75,7 +60,6 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         name = _temporary_name(target)
         with name.open("x+b") as file:
             temporary = name
-            _lock(file)
             yield file
             file.flush()
             os.fsync(file.fileno())

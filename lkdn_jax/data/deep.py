@@ -13,7 +13,10 @@ from PIL import Image
 from lkdn_jax.errors import InputError
 
 _SIGNATURE_AND_HEADER = 8 + 25  # bytes of a PNG before other chunks may come
-_ASCII = 2  # TIFF 6.0, type of a field
+# TIFF 6.0: type of a field, photometric interpretations, kinds of alpha.
+_ASCII = 2
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_MULTIPLIED, _PLAIN = 1, 2
 
 
 def read_deep(content: bytes, file_format: str) -> np.ndarray:
@@ -51,21 +54,30 @@ def _read_tiff(content: bytes) -> np.ndarray:
                 f"{len(tiff.pages)} pages: only still images are upscaled; split it"
             )
         page: Any = tiff.pages[0]
+        extra = [int(samples) for samples in page.extrasamples]
+        kind = int(page.photometric)
+        colours = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3}.get(kind)
+        if (
+            colours is None
+            or page.axes not in ("YX", "YXS", "SYX")
+            or page.samplesperpixel != colours + len(extra)
+            or extra not in ([], [_MULTIPLIED], [_PLAIN])
+            or (page.bitspersample, page.dtype) != (16, np.uint16)
+        ):
+            raise InputError(
+                f"a TIFF of {page.samplesperpixel} channels of {page.bitspersample} "
+                "bits: only grey and RGB, with or without alpha, of 8 or 16 bits are "
+                "upscaled; convert it first"
+            )
+        if page.imagewidth * page.imagelength > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
+            raise InputError(f"{page.imagewidth}×{page.imagelength}: split it first")
         array = page.asarray()
         if page.axes == "SYX":
             array = np.moveaxis(array, 0, -1)
-        kind, extra = page.photometric.name, [e.name for e in page.extrasamples]
-        colours = {"RGB": 3, "MINISBLACK": 1, "MINISWHITE": 1}.get(kind)
-        usable = page.axes in ("YX", "YXS", "SYX") and len(extra) <= 1
-        if colours is None or not usable or "UNSPECIFIED" in extra:
-            raise InputError(
-                f"a TIFF of {kind} with {len(extra)} further channels: only grey and "
-                "RGB with or without alpha are upscaled; convert it first"
-            )
         array = array.reshape(*array.shape[:2], -1)
-    if kind == "MINISWHITE":
-        array[..., 0] = np.iinfo(array.dtype).max - array[..., 0]
-    if "ASSOCALPHA" in extra and array.dtype == np.uint16:
+    if kind == _WHITE_IS_ZERO:
+        array[..., 0] = 65535 - array[..., 0]
+    if extra == [_MULTIPLIED]:
         alpha = np.maximum(array[..., colours:], 1).astype(np.float32)
         plain = np.rint(array[..., :colours] / alpha * 65535).clip(0, 65535)
         array[..., :colours] = plain.astype(np.uint16)
@@ -107,9 +119,9 @@ def write_deep_tiff(
     block.load(exif or b"")
     for tag, value in block.items():
         if isinstance(value, str):
-            tags.append((tag, _ASCII, None, value.encode(), True))
+            tags.append((tag, _ASCII, None, value.encode("latin-1"), True))
         else:
-            notes = ("16-bit TIFF keeps the texts of EXIF, not exposure and place",)
+            notes = ("a 16-bit TIFF keeps only plain texts of EXIF",)
     channels = array.shape[2] if array.ndim == 3 else 1
     tifffile.imwrite(
         file,

@@ -34,11 +34,11 @@ _CAMERA, _PLACE = 0x8769, 0x8825  # EXIF blocks within EXIF
 _KEPT_TAGS = {
     *(0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298),  # texts
     *(0x4746, 0x4749, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),  # rating, Windows' texts
-    *(_CAMERA, _PLACE),
 }
 _SIZES = (0xA002, 0xA003)  # in the camera's block: width and height of what was read
 # What EXIF that breaks its rules makes Pillow raise, found by trying.
 _EXIF_ERRORS = (*DECODE_ERRORS, AttributeError, RuntimeError)
+_DEEP_ERRORS = (AttributeError, OverflowError, MemoryError, RuntimeError)
 # PNG at its default level takes a third of the time the network takes on two cores.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = SAVE_OPTIONS | {"PNG": {"compress_level": 1}}
 _DEEP_FORMATS = ("PNG", "TIFF")
@@ -172,7 +172,7 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
         ) from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: too large ({error}); split it first") from error
-    except (*DECODE_ERRORS, RuntimeError) as error:
+    except (*DECODE_ERRORS, *_DEEP_ERRORS) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
             f"{path} cannot be read ({' '.join(reason.split())}): it must be a "
@@ -235,10 +235,14 @@ def _save_options(file_format: str, photo: Photo) -> dict[str, Any]:
         options["icc_profile"] = photo.icc
     if photo.exif:
         options["exif"] = photo.exif
-        exif = Image.Exif()
+    if photo.exif and file_format == "TIFF":
+        # Pillow writes the tags anew; texts as bytes stay what they are.
+        options["exif"] = exif = Image.Exif()
         exif.load(photo.exif)
-        if _CAMERA in exif or _PLACE in exif:
-            # Pillow's libtiff, which compresses, cannot write EXIF blocks in EXIF.
+        for tag, value in exif.items():
+            exif[tag] = value.encode("latin-1") if isinstance(value, str) else value
+        if {_CAMERA, _PLACE} & set(exif):
+            # Its libtiff, which compresses, cannot write EXIF blocks in EXIF.
             options.pop("compression", None)
     return options
 
@@ -260,19 +264,24 @@ def _to_8_bits(photo: Photo) -> Photo:
 
 def _read_exif(image: Image.Image) -> tuple[int, bytes | None, tuple[str, ...]]:
     """Return the orientation, what of the EXIF stays true, and notes."""
+    orientation = 1
     try:
         exif = image.getexif()
-        orientation = exif.get(_ORIENTATION, 1)
+        found = exif.get(_ORIENTATION, 1)
+        orientation = int(found) if found in range(1, 9) else 1
         kept = Image.Exif()
-        kept.load(exif.tobytes())
-        for tag in [tag for tag in kept if tag not in _KEPT_TAGS]:
-            del kept[tag]
-        for size in _SIZES if _CAMERA in kept else ():
-            kept.get_ifd(_CAMERA).pop(size, None)
-        block = kept.tobytes() if len(kept) else None
+        for tag in _KEPT_TAGS & set(exif):
+            # Pillow reads texts as Latin-1, whatever they are, and writes ASCII.
+            value = exif[tag]
+            kept[tag] = value.encode("latin-1") if isinstance(value, str) else value
+        for block in {_CAMERA, _PLACE} & set(exif):
+            kept.get_ifd(block).update(exif.get_ifd(block))
+            for size in _SIZES:
+                kept.get_ifd(block).pop(size, None)
+        content = kept.tobytes() if kept.tobytes() != Image.Exif().tobytes() else None
     except _EXIF_ERRORS:
-        return 1, None, ("its EXIF is damaged and was dropped",)
-    return orientation if orientation in range(1, 9) else 1, block, ()
+        return orientation, None, ("its EXIF is damaged and was dropped",)
+    return orientation, content, ()
 
 
 def _cmyk_to_rgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -304,6 +313,7 @@ def _decode(content: bytes) -> Photo:
         if content[:4] not in (b"II*\0", b"MM\0*"):
             raise
         kind, (orientation, icc) = "TIFF", tiff_tags(content)
+        notes = ("its EXIF is not read",)
     array = np.ascontiguousarray(_turn(read_deep(content, kind), orientation))
     return Photo(*_split_alpha(array), icc, exif, notes)
 

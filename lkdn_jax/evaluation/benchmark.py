@@ -210,7 +210,9 @@ def evaluate_dataset(
         for metric in next(iter(images.values()))
     }
     notes = [_note(foreign, len(images))] if foreign else []
-    files = [file for pair in dataset.pairs for file in (pair.hr, pair.lr) if file]
+    files = [pair.hr for pair in dataset.pairs]
+    if options.lr_mode == "auto":
+        files += [pair.lr for pair in dataset.pairs if pair.lr is not None]
     lossy = sum(file.suffix.lower() in (".jpg", ".jpeg") for file in files)
     if lossy:
         notes.append(

@@ -85,7 +85,9 @@ def compare_files(
             options=options,
             progress=progress,
         )
-        progress("timing", 0, 1)
-        cost = measure_cost(model, params) if pictures else {}
+        cost = {}
+        if pictures:
+            progress("timing", 0, 1)
+            cost = measure_cost(model, params)
         entries.append(Entry(report, gallery, cost))
     return entries

@@ -74,14 +74,23 @@ def explain(entry: Entry, dataset: str) -> list[str]:
             f"{ours:.2f} dB is {ours - known[0]:+.2f} dB from the published "
             f"{known[0]:.2f} dB."
         )
-        for told, kinds, score in (
-            ("What is measured here is what this gives", INPUT_MISTAKES, ours),
-            ("These outputs reach the published figure by", METRIC_MISTAKES, known[0]),
+        theirs = known[0]
+        for told, kinds, score, other in (
+            ("What is measured here is what this gives", INPUT_MISTAKES, ours, theirs),
+            (
+                "These outputs reach the published figure by",
+                METRIC_MISTAKES,
+                theirs,
+                ours,
+            ),
         ):
+            # A mistake that moves next to nothing explains nothing.
             near = [
                 text
                 for text in kinds.values()
-                if text in scores and abs(scores[text] - score) <= _FAR
+                if text in scores
+                and abs(scores[text] - score) <= _FAR
+                and abs(scores[text] - other) > _FAR
             ]
             lines += [f"{told}: {'; '.join(near)}."] if near else []
     return lines

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import glob
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -225,21 +226,16 @@ def upscale_inputs(
 
 def fit_into(box: Size) -> Callable[[Size], Size]:
     """Return the rule that makes an image as large as fits into a box."""
-
-    def rule(size: Size) -> Size:
-        factor = min(box[0] / size[0], box[1] / size[1])
-        return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-    return rule
+    return lambda size: _scaled(size, min(box[0] / size[0], box[1] / size[1]))
 
 
 def times(factor: float) -> Callable[[Size], Size]:
     """Return the rule that makes an image `factor` times as wide and high."""
+    return lambda size: _scaled(size, factor)
 
-    def rule(size: Size) -> Size:
-        return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
-    return rule
+def _scaled(size: Size, factor: float) -> Size:
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
 def _write(target: Path, photo: Photo, size: Size | None) -> tuple[str, ...]:
@@ -282,8 +278,11 @@ def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
                 if source.suffix.lower() in FORMATS and not file.startswith("."):
                     yield source, source.relative_to(path)
     else:
+        fixed = Path(re.split(r"[*?[]", name)[0] + "_").parent
+        above = {folder.resolve() for folder in (fixed / "_").parents}
         for match in map(Path, sorted(glob.glob(name, recursive=True))):  # noqa: PTH207
-            inside = any(_same(parent, output) for parent in match.parents)
+            folders = {folder.resolve() for folder in match.parents} - above
+            inside = output.resolve() in folders
             if match.suffix.lower() in FORMATS and match.is_file() and not inside:
                 yield match, Path(match.name)
 

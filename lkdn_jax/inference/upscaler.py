@@ -169,6 +169,7 @@ class Upscaler:
         return len(windows(h, w, self.tile, self.context))
 
     def _tiled(self, image: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
+        asked = self.tile
         while True:
             try:
                 return self._in_tiles(image, tile_done)
@@ -180,6 +181,7 @@ class Upscaler:
                 largest = max(window_shape(h, w, self.tile, self.context))
                 tile = min(self.tile, largest - 2 * self.context) // 2
                 if tile < _SMALLEST_TILE:
+                    self.tile = asked
                     raise InputError(
                         f"an image of {w}×{h}: out of memory "
                         "even in small tiles; give a smaller context or another device"

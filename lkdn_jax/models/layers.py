@@ -10,6 +10,7 @@ Kernels and biases start as PyTorch's defaults do, U(−1/√fan_in, 1/√fan_in
 published networks were trained from there.
 """
 
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -82,7 +83,8 @@ def pointwise(x: Array, kernel: Array) -> Array:
     As a product of two dimensions: of more, XLA on CPU transposes a whole map, and
     computes it anew to do so, for the gradient of the kernel.
     """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+    *outer, c = x.shape
+    return (x.reshape(math.prod(outer), c) @ kernel).reshape(*outer, kernel.shape[1])
 
 
 class Conv(nn.Module):

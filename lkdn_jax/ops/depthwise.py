@@ -16,7 +16,7 @@ from lkdn_jax.ops.order import store
 
 Implementation = Literal["lax", "shift", "pallas"]
 Padding = Literal["SAME", "VALID"]
-_MOST_GROUPS = 16
+_GROUPS = 16
 
 
 def depthwise_conv(
@@ -130,13 +130,14 @@ def _shift_kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
     wide = _wide(dy.dtype)
     # Sums of slices first: XLA on CPU makes one fast loop of them, and a slow one of a
     # product under a reduction. The loop over taps keeps the program small.
-    groups = max(g for g in range(1, _MOST_GROUPS + 1) if h % g == 0)
-    rows = h // groups
+    rows = -(-h // min(h, _GROUPS))
+    missing = ((0, 0), (0, -h % rows), (0, 0), (0, 0))
+    x, dy = (jnp.pad(a, missing) if h % rows else a for a in (x, dy))
 
     def tap(_: None, index: Array) -> tuple[None, Array]:
         top, left = index // k * dilation, index % k * dilation
         total = jnp.zeros((n, rows, w, c), wide)
-        for start in range(0, h, rows):
+        for start in range(0, dy.shape[1], rows):
             part = lax.dynamic_slice(x, (0, top + start, left, 0), (n, rows, w, c))
             total += part.astype(wide) * dy[:, start : start + rows].astype(wide)
         return None, total

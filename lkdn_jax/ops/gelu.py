@@ -93,10 +93,10 @@ gelu.defvjp(_forward, _backward)
 
 def _one_sided(x: Array, density: float) -> Array:
     """Return Φ(x) + x·`density`·exp(−x²/2), float32: Φ, or GELU's slope."""
-    size = jnp.abs(x)
+    size = jnp.minimum(jnp.abs(x), 1e4)
     t = 1 / (1 + _STRETCH * size)
     # One exponential, used once: XLA on CPU would store one that is used twice.
-    below = jnp.exp(-0.5 * x * x) * (t * _polynomial(_T, t) - density * size)
+    below = jnp.exp(-0.5 * size * size) * (t * _polynomial(_T, t) - density * size)
     return jnp.where(x < 0, below, 1 - below)
 
 

@@ -94,7 +94,9 @@ def test_orientation_is_applied_and_taken_out(tmp_path, orientation, name, deep)
 def camera_exif():
     """EXIF as a telephone writes it: blocks within, and how the file is laid out."""
     exif = Image.Exif()
-    exif.update({0x010F: "Maker", 0x011C: 2, 0x0142: 64, 0x0112: 6})
+    exif.update(
+        {0x013B: "Jörg".encode(), 0x010F: "Maker", 0x011C: 2, 0x0142: 64, 0x0112: 6}
+    )
     exif.get_ifd(0x8769).update({0x829A: 0.01, 0xA002: W, 0xA003: H})
     exif.get_ifd(0x8825).update({1: "N", 2: (47.0, 22.0, 0.0)})
     return exif
@@ -111,6 +113,7 @@ def test_a_cameras_exif_is_kept_but_for_what_is_no_longer_true(tmp_path, suffix)
         camera, place = exif.get_ifd(0x8769), exif.get_ifd(0x8825)
         assert np.asarray(image).shape == (W, H, 3)
     assert exif[0x010F] == "Maker"
+    assert exif[0x013B].encode("latin-1").decode() == "Jörg"
     assert not {0x0112, 0x0142} & set(exif) or exif[0x0112] == 1
     assert camera[0x829A] == pytest.approx(0.01)
     assert not {0xA002, 0xA003} & set(camera)
@@ -137,6 +140,14 @@ def test_an_orientation_that_breaks_the_rules_is_none(tmp_path, field):
     assert read_photo(tmp_path / "a.jpg").pixels.shape == (H, W, 3)
 
 
+def test_a_field_that_breaks_the_rules_does_not_turn_the_image(tmp_path):
+    fields = struct.pack("<HHII", 0x0110, 9, 1, 7)  # a model that is a number
+    fields += struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    block = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + fields + bytes(4)
+    Image.fromarray(pixels(3)).save(tmp_path / "a.jpg", exif=block)
+    assert read_photo(tmp_path / "a.jpg").pixels.shape == (W, H, 3)
+
+
 def test_tiff_of_other_layouts(tmp_path):
     colours, grey = pixels(3, dtype=np.uint16), pixels(dtype=np.uint16)
     path = tmp_path / "a.tif"
@@ -155,6 +166,9 @@ def test_tiff_of_other_layouts(tmp_path):
     )
     photo = read_photo(path)
     assert np.abs(photo.pixels.astype(int) - colours).max() <= 3
+    tifffile.imwrite(path, grey >> 4, photometric="minisblack", bitspersample=12)
+    with pytest.raises(InputError, match="1 channels of 12 bits: only grey and RGB"):
+        read_photo(path)
     tifffile.imwrite(path, np.stack([grey, grey]), photometric="minisblack")
     with pytest.raises(InputError, match=r"2 pages|several pages \(2\)"):
         read_photo(path)
@@ -209,7 +223,7 @@ def test_refuses_animations_damage_and_other_depths(tmp_path):
     with pytest.raises(InputError, match=r"e\.gif cannot be read: it must be a PNG"):
         read_photo(tmp_path / "e.gif")
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "c.tif")
-    with pytest.raises(InputError, match=r"c\.tif: more than 8 bits .*16 bits"):
+    with pytest.raises(InputError, match=r"c\.tif: a TIFF of .* 32 bits: only"):
         read_photo(tmp_path / "c.tif")
     with pytest.raises(InputError, match="does not exist"):
         read_photo(tmp_path / "f.png")

@@ -48,6 +48,7 @@ def test_equals_correlation(implementation, size, k, dilation):
         ((1, 1), 4, 5, 3, "SAME"),
         ((9, 7), 70, 5, 3, "SAME"),
         ((17, 18), 4, 5, 1, "SAME"),
+        ((48, 6), 4, 5, 1, "SAME"),
         ((9, 7), 4, 3, 1, "VALID"),
     ],
 )
