@@ -102,6 +102,8 @@ def from_pil(image: Image.Image) -> Photo:
             f"more than 8 bits a channel in mode {image.mode}: Pillow does not keep "
             "them; give the pixels as an array of uint16"
         )
+    # Loaded first: Pillow turns a TIFF when it does, and forgets the orientation then.
+    image.load()
     orientation, exif, notes = _read_exif(image)
     icc = image.info.get("icc_profile")
     if image.mode == "CMYK":
@@ -273,6 +275,8 @@ def _read_exif(image: Image.Image) -> tuple[int, bytes | None, tuple[str, ...]]:
         for tag in _KEPT_TAGS & set(exif):
             # Pillow reads texts as Latin-1, whatever they are, and writes ASCII.
             value = exif[tag]
+            if str(value).startswith('{"shape"'):
+                continue  # tifffile's note of the shape it had
             kept[tag] = value.encode("latin-1") if isinstance(value, str) else value
         for block in {_CAMERA, _PLACE} & set(exif):
             kept.get_ifd(block).update(exif.get_ifd(block))

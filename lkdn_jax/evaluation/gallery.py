@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from lkdn_jax.data.provenance import sample_cubic
+from lkdn_jax.data.bicubic import downscale
+from lkdn_jax.data.provenance import PAPER, sample_cubic
 from lkdn_jax.evaluation.benchmark import Sample
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y
 
@@ -21,7 +22,9 @@ METRIC_MISTAKES = {
     "jpeg_range": "Y of full range (0.299, 0.587, 0.114), as in JPEG",
 }
 # … and before the network.
+NO_MISTAKE = f"none of these, LR images by {PAPER}"
 INPUT_MISTAKES = {
+    "none": NO_MISTAKE,
     "opencv": "LR images by OpenCV's INTER_CUBIC, which does not antialias",
     "jpeg": "LR images kept as JPEG (quality 95)",
     "swapped": "red and blue swapped, as OpenCV reads them",
@@ -94,6 +97,7 @@ class Gallery:
             "no_crop": psnr(sr_y, hr_y, 0),
             "rounded_y": psnr(np.rint(sr_y), np.rint(hr_y), border),
             "jpeg_range": psnr(sr @ luma, hr @ luma, border),
+            "none": psnr_y(seen.resolve(downscale(hr, border))),
             "opencv": psnr_y(seen.resolve(sample_cubic(hr, border))),
             "jpeg": psnr_y(seen.resolve(_as_jpeg(seen.lr))),
             "swapped": psnr_y(seen.resolve(seen.lr[..., ::-1]), hr[..., ::-1]),

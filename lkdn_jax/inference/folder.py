@@ -91,7 +91,8 @@ def find_jobs(
             )
         if target.suffix.lower() not in FORMATS:
             raise InputError(
-                f"{source}: its suffix names no format of an image; give --format"
+                f"{source}: its suffix is none of {', '.join(FORMATS)}; convert it, or "
+                "give --format if it is such an image"
             )
         if target.exists() and target.samefile(source):
             raise InputError(f"{source} would be overwritten; give another --output")
@@ -107,7 +108,7 @@ def upscale_files(
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Summary:
-    """Upscale files; an output that is there is not redone.
+    """Upscale files; an output that is there and newer is not redone.
 
     Args:
         upscaler: The network.
@@ -123,7 +124,7 @@ def upscale_files(
     summary = Summary(len(jobs))
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
-    waiting = [job for job in jobs if overwrite or not job.target.exists()]
+    waiting = [job for job in jobs if overwrite or not _is_done(job)]
     summary.skipped = len(jobs) - len(waiting)
     tiles = [_count_tiles(upscaler, job.source) for job in waiting]
     done, total = 0, sum(tiles)
@@ -285,6 +286,13 @@ def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
             inside = output.resolve() in folders
             if match.suffix.lower() in FORMATS and match.is_file() and not inside:
                 yield match, Path(match.name)
+
+
+def _is_done(job: Job) -> bool:
+    if not job.target.is_file():
+        return False
+    source, target = job.source.stat(), job.target.stat()
+    return target.st_size > 0 and target.st_mtime >= source.st_mtime
 
 
 def _same(path: Path, other: Path) -> bool:

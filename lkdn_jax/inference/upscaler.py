@@ -25,6 +25,7 @@ from lkdn_jax.weights.files import load
 
 TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
 _SMALLEST_TILE = 32
+_BRIGHTEST = 2.0  # of floating point: more is taken for another range
 _WASTE = 1.25  # a compiled shape is used for another if it has at most this many pixels
 Shape = tuple[int, int]
 
@@ -116,12 +117,13 @@ class Upscaler:
             rounded; floating point is not clipped.
 
         Raises:
-            InputError: An array of another shape or dtype, or an image that does not
-                fit into memory even in small tiles.
+            InputError: An array of another shape, dtype or range, or an image that does
+                not fit into memory even in small tiles.
         """
-        if isinstance(image, PIL.Image.Image):
+        if isinstance(image, PIL.Image.Image) and all(image.size):
             return to_pil(self.photo(from_pil(image)))
         image = np.asarray(image)
+        image = image.astype(image.dtype.newbyteorder("="), copy=False)
         if image.ndim == 4 and len(image):
             return np.stack([self(one) for one in image])
         channels = image.shape[2] if image.ndim == 3 else 1
@@ -136,6 +138,11 @@ class Upscaler:
                 f"an image of shape {list(image.shape)} and dtype {image.dtype}: give "
                 "[h, w], [h, w, c] or [n, h, w, c] with 1 to 4 channels, uint8, uint16 "
                 "or floating point in [0, 1]"
+            )
+        if not integer and not (image.min() >= -1 and image.max() <= _BRIGHTEST):
+            raise InputError(
+                f"floating point from {image.min()} to {image.max()}: give values in "
+                "[0, 1], or uint8 for values up to 255"
             )
         pixels = image.reshape(*image.shape[:2], channels)
         if channels in (2, 4):

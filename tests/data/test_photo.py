@@ -63,7 +63,8 @@ def test_8_bit_formats_keep_profile_and_exif_and_say_what_they_drop(tmp_path, su
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
-    ("name", "deep"), [("a.png", False), ("a.png", True), ("a.tif", True)]
+    ("name", "deep"),
+    [("a.png", False), ("a.tiff", False), ("a.png", True), ("a.tif", True)],
 )
 def test_orientation_is_applied_and_taken_out(tmp_path, orientation, name, deep):
     exif = Image.Exif()

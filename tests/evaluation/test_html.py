@@ -82,7 +82,8 @@ def test_explains_a_figure_that_is_far_off():
     there = entry(psnr=32.394)
     assert not any("published" in line for line in explain(there, "Set5"))
     far = entry(psnr=30.4)
-    far.gallery.mistakes["Set5"] = {"rgb": [32.39], "no_crop": [30.4], "jpeg": [30.41]}
+    scores = {"rgb": [32.39], "no_crop": [30.4], "jpeg": [30.41], "swapped": [32.4]}
+    far.gallery.mistakes["Set5"] = scores | {"none": [32.38]}
     lines = explain(far, "Set5")
     assert any("-1.99 dB from the published 32.39" in line for line in lines)
     assert (
@@ -95,6 +96,14 @@ def test_explains_a_figure_that_is_far_off():
     )
 
 
+def test_accuses_no_mistake_of_a_network_that_is_worse():
+    worse = entry(psnr=31.06)
+    worse.gallery.mistakes["Set5"] = {"none": [31.06], "swapped": [31.1], "rgb": [29.0]}
+    lines = explain(worse, "Set5")
+    assert any("-1.33 dB from the published" in line for line in lines)
+    assert not any(line.startswith(("What is", "These outputs")) for line in lines)
+
+
 @pytest.mark.reference
 def test_the_usual_mistakes_cost_what_they_cost(reference):
     weights = str(reference / "weights" / "LKDN-S_x4.pth")
@@ -104,6 +113,7 @@ def test_the_usual_mistakes_cost_what_they_cost(reference):
     )[0]
     mean = found.report["datasets"]["Set5"]["mean"]["psnr_y"]
     loss = {k: mean - np.mean(v) for k, v in found.gallery.mistakes["Set5"].items()}
+    assert abs(loss["none"]) < 1e-6
     assert 6 < loss["opencv"] < 10
     assert 0.5 < loss["jpeg"] < 3
     assert 1 < loss["rgb"] < 3

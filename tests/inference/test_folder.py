@@ -52,7 +52,7 @@ def test_finds_files_folders_and_patterns(tmp_path):
     with pytest.raises(InputError, match="no image found"):
         find_jobs([str(tmp_path / "*.gif")], output)
     save(tmp_path / "noname.png").rename(tmp_path / "noname")
-    with pytest.raises(InputError, match="names no format of an image; give --format"):
+    with pytest.raises(InputError, match=r"its suffix is none of \.png, .*give --format"):
         find_jobs([str(tmp_path / "noname")], output)
     assert find_jobs([str(tmp_path / "noname")], output, ".jpg")
     with pytest.raises(InputError, match="is also --output"):
@@ -85,6 +85,9 @@ def test_a_bad_image_stops_no_other_and_nothing_is_redone(tmp_path, weights):
     assert (again.done, again.skipped, len(again.failures)) == (0, 2, 1)
     assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == before
     assert upscale_files(upscaler, jobs, overwrite=True).done == 2
+    (tmp_path / "out" / "a.png").write_bytes(b"")
+    os.utime(tmp_path / "in" / "c" / "d.jpg", (2**32, 2**32))  # changed since
+    assert upscale_files(upscaler, jobs).done == 2
 
 
 def test_whatever_fails_stops_no_other(tmp_path, weights):

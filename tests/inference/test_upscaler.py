@@ -164,11 +164,23 @@ def test_self_ensemble_gains(reference):
         np.zeros((0, 8, 8, 3), np.uint8),
         np.zeros((0, 3, 3)),
         np.zeros((4, 4), np.int64),
+        PIL.Image.new("RGB", (0, 5)),
     ],
 )
 def test_refuses_what_is_no_image(weights, bad):
     with pytest.raises(InputError, match="1 to 4 channels, uint8, uint16"):
         Upscaler(weights)(bad)
+
+
+@pytest.mark.parametrize("value", [255.0, np.nan, -3.0])
+def test_refuses_floats_of_another_range(weights, value):
+    with pytest.raises(InputError, match=r"give values in \[0, 1\]"):
+        Upscaler(weights)(np.full((4, 4, 3), value, np.float32))
+
+
+def test_any_byte_order(weights):
+    upscaler, lr = Upscaler(weights), image(9, 8, 3, dtype=np.uint16)
+    np.testing.assert_array_equal(upscaler(lr.astype(">u2")), upscaler(lr))
 
 
 def test_refuses_a_bad_tile_or_context(weights):
