@@ -27,7 +27,7 @@ INPUT_MISTAKES = {
     "none": NO_MISTAKE,
     "opencv": "LR images by OpenCV's INTER_CUBIC, which does not antialias",
     "jpeg": "LR images kept as JPEG (quality 95)",
-    "swapped": "red and blue swapped, as OpenCV reads them",
+    "swapped": "red and blue swapped throughout, as OpenCV reads them",
 }
 
 

@@ -52,7 +52,7 @@ def test_finds_files_folders_and_patterns(tmp_path):
     with pytest.raises(InputError, match="no image found"):
         find_jobs([str(tmp_path / "*.gif")], output)
     save(tmp_path / "noname.png").rename(tmp_path / "noname")
-    with pytest.raises(InputError, match=r"its suffix is none of \.png, .*give --format"):
+    with pytest.raises(InputError, match=r"none of \.png, .*give --format"):
         find_jobs([str(tmp_path / "noname")], output)
     assert find_jobs([str(tmp_path / "noname")], output, ".jpg")
     with pytest.raises(InputError, match="is also --output"):
