@@ -45,6 +45,8 @@ class Sample:
         hr: The original, of the same shape.
         bicubic: `lr` enlarged without a network, of the same shape.
         metrics: The metrics of `sr`, see `evaluate_network`.
+        paper_psnr_y: PSNR-Y, in dB, of the network on the LR image as the paper makes
+            it: that of `sr`, unless `lr` came in a file and is another image.
         resolve: The network: from an LR image of the shape of `lr` to its output.
     """
 
@@ -53,6 +55,7 @@ class Sample:
     hr: np.ndarray
     bicubic: np.ndarray
     metrics: dict[str, float]
+    paper_psnr_y: float
     resolve: Callable[[np.ndarray], np.ndarray]
 
 
@@ -76,21 +79,14 @@ class Options:
 
 
 def evaluate_file(
-    weights: str | Path,
-    folders: str | Path | Sequence[str | Path],
-    *,
-    scale: int | None = None,
-    options: Options = Options(),  # frozen
-    progress: Callable[[str, int, int], None] = _ignore,
+    weights: str | Path, folders: str | Path | Sequence[str | Path], **how: Any
 ) -> Report:
     """Evaluate a file of weights on folders of benchmark images.
 
     Args:
         weights: A file for `lkdn_jax.load`.
         folders: Datasets (or one), in a layout of `data.pairs.find_pairs`.
-        scale: The scale the network must have; None takes the network's.
-        options: How to evaluate.
-        progress: Called with a stage, the steps done and their total.
+        **how: Other arguments of `evaluate_network`.
 
     Returns:
         As `evaluate_network`.
@@ -98,16 +94,7 @@ def evaluate_file(
     Raises:
         InputError: Unusable weights, or as `evaluate_network`.
     """
-    model, params = load(weights)
-    return evaluate_network(
-        str(weights),
-        model,
-        params,
-        folders,
-        scale=scale,
-        options=options,
-        progress=progress,
-    )
+    return evaluate_network(str(weights), *load(weights), folders, **how)
 
 
 def evaluate_network(
@@ -126,7 +113,7 @@ def evaluate_network(
         name: What to call it; the file of its weights.
         model: The network.
         params: Its parameters, as trained or folded.
-        folders: As for `evaluate_file`, like the other arguments.
+        folders: Datasets (or one), in a layout of `data.pairs.find_pairs`.
         scale: The scale the network must have; None takes the network's.
         options: How to evaluate.
         progress: Called with a stage, the steps done and their total.
@@ -296,15 +283,13 @@ def _evaluate_pair(
     row["bicubic_psnr_y"] = psnr_y(bicubic)
     row["seconds_per_megapixel"] = seconds / (hr_y.size / 1e6)
     resolve = partial(super_resolve, upscaler, name=pair.name)
-    seen = Sample(lr, sr, hr, bicubic, row, resolve)
+    own, interpolation = row["psnr_y"], None
+    if pair.lr is not None and options.lr_mode == "auto":
+        interpolation = name_interpolation(lr, hr, scale)
+    paper = own if interpolation is None else psnr_y(resolve(downscale(hr, scale)))
+    seen = Sample(lr, sr, hr, bicubic, row, paper, resolve)
     options.observe(dataset.name, pair.name, seen)
-    if pair.lr is None or options.lr_mode != "auto":
-        return row, None
-    interpolation = name_interpolation(lr, hr, scale)
-    if interpolation is None:
-        return row, None
-    paper = super_resolve(upscaler, downscale(hr, scale), pair.name)
-    return row, (interpolation, psnr_y(paper) - row["psnr_y"])
+    return row, None if interpolation is None else (interpolation, paper - own)
 
 
 def _note(foreign: list[tuple[str, float]], images: int) -> str:

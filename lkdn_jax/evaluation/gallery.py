@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from lkdn_jax.data.bicubic import downscale
 from lkdn_jax.data.provenance import PAPER, sample_cubic
 from lkdn_jax.evaluation.benchmark import Sample
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y
@@ -22,13 +21,12 @@ METRIC_MISTAKES = {
     "jpeg_range": "Y of full range (0.299, 0.587, 0.114), as in JPEG",
 }
 # … and before the network.
-NO_MISTAKE = f"none of these, LR images by {PAPER}"
 INPUT_MISTAKES = {
-    "none": NO_MISTAKE,
     "opencv": "LR images by OpenCV's INTER_CUBIC, which does not antialias",
     "jpeg": "LR images kept as JPEG (quality 95)",
     "swapped": "red and blue swapped throughout, as OpenCV reads them",
 }
+NO_MISTAKE = {"none": f"none of these, LR images by {PAPER}"}
 
 
 @dataclass
@@ -57,8 +55,8 @@ class Gallery:
     Attributes:
         scale: The factor s.
         pictures: By dataset and image.
-        mistakes: By dataset and key of `METRIC_MISTAKES` or `INPUT_MISTAKES`, the PSNR
-            of every image, dB.
+        mistakes: By dataset and key of `METRIC_MISTAKES`, `INPUT_MISTAKES` or
+            `NO_MISTAKE`, the PSNR of every image, dB.
     """
 
     scale: int
@@ -97,7 +95,7 @@ class Gallery:
             "no_crop": psnr(sr_y, hr_y, 0),
             "rounded_y": psnr(np.rint(sr_y), np.rint(hr_y), border),
             "jpeg_range": psnr(sr @ luma, hr @ luma, border),
-            "none": psnr_y(seen.resolve(downscale(hr, border))),
+            "none": seen.paper_psnr_y,
             "opencv": psnr_y(seen.resolve(sample_cubic(hr, border))),
             "jpeg": psnr_y(seen.resolve(_as_jpeg(seen.lr))),
             "swapped": psnr_y(seen.resolve(seen.lr[..., ::-1]), hr[..., ::-1]),

@@ -37,7 +37,9 @@ def render(entries: Sequence[Entry]) -> str:
     sections += [_dataset(name, entries) for name in entries[0].report["datasets"]]
     body = "\n".join(sections)
     here = resources.files("lkdn_jax.evaluation")
-    style, script = ((here / f"report.{kind}").read_text() for kind in ("css", "js"))
+    style, script = (
+        (here / f"report.{kind}").read_text("utf-8") for kind in ("css", "js")
+    )
     return _PAGE.format(title=_text(title), style=style, body=body, script=script)
 
 

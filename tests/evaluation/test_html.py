@@ -31,7 +31,9 @@ def entry(name="LKDN_x4", psnr=32.0, dataset="Set5"):
         noise = rng.integers(0, 2 + 4 * i, hr.shape)
         sr = (hr.astype(int) + noise).clip(0, 255).astype(np.uint8)
         row = {"psnr_y": psnr - i, "ssim_y": 0.9, "bicubic_psnr_y": 28.0}
-        seen = Sample(hr[::4, ::4], sr, hr, sr, row, lambda lr: upscale(lr, 4))
+        seen = Sample(
+            hr[::4, ::4], sr, hr, sr, row, psnr - i, lambda lr: upscale(lr, 4)
+        )
         gallery.add(dataset, image, seen)
     row = {"psnr_y": psnr, "ssim_y": 0.9, "bicubic_psnr_y": 28.0}
     report = {

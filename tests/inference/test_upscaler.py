@@ -72,7 +72,7 @@ print(upscaler.tile)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux how much is in use")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces RLIMIT_AS")
 def test_halves_the_tile_when_memory_runs_out(tmp_path, save_weights):
     weights = save_weights(LKDN(scale=2, features=32, num_blocks=1))
     command = [sys.executable, "-c", OUT_OF_MEMORY, weights, tmp_path / "sr.npy"]
