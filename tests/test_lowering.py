@@ -23,6 +23,12 @@ def lower(function, *args, platform):
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
+# From jax 0.12 on; see docs/performance.md.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The Pallas Triton backend:DeprecationWarning"
+)
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_inference_and_training_lower(platform, dtype):
@@ -44,10 +50,10 @@ def test_inference_and_training_lower(platform, dtype):
     program = lower(step, state, lr, hr, platform=platform)
     assert "tensor<2x48x36x3xf32>" in program
     assert ("bf16" in program) == (dtype == jnp.bfloat16)
+    # XLA's own loop over the taps would be thousands of kernels on a GPU.
+    assert ("depthwise_kernel_gradient" in program) == (platform == "cuda")
 
 
-# From jax 0.12 on; see docs/performance.md.
-@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("dilation", [1, 3])
 def test_pallas_kernels_lower_for_gpus(dtype, dilation):

@@ -37,10 +37,10 @@ def depthwise_conv(
         dilation: Distance between neighbouring taps, in pixels, at least 1.
         padding: `SAME` (zeros, same size) or `VALID` (none).
         implementation: `lax` (one grouped convolution), `shift` (k² shifted
-            multiply-adds) or `pallas` (a kernel for GPUs, interpreted elsewhere). None
-            takes `shift` on every platform: measured on CPU; on TPU it is what the
-            vector unit does best; on GPU XLA makes one kernel of it, and `pallas` waits
-            for its measurement (docs/performance.md).
+            multiply-adds) or `pallas` (kernels for GPUs, interpreted elsewhere). None
+            takes `shift`, which XLA fuses with what is around it; but on CUDA `pallas`
+            for the gradient by the kernel: one pass, where `shift` is a loop over the
+            taps (docs/performance.md).
 
     Returns:
         Output of the dtype of `x`, summed in float32 at least: a cross-correlation, as
@@ -63,7 +63,7 @@ def depthwise_conv(
     pad = dilation * (k // 2) if padding == "SAME" else 0
     if implementation == "lax":
         return _lax(x, kernel, dilation, pad) + bias.reshape(1, 1, 1, -1)
-    sums = _PALLAS if implementation == "pallas" else _SHIFT
+    sums = _SUMS[implementation or "default"]
     return _conv(x, kernel, bias, dilation, pad, sums)
 
 
@@ -156,5 +156,18 @@ def _wide(dtype: Any) -> Any:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
-_SHIFT = (_shift, _shift_kernel_gradient)
-_PALLAS = (depthwise_pallas.forward, depthwise_pallas.kernel_gradient)
+def _kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
+    return lax.platform_dependent(
+        x,
+        dy,
+        cuda=lambda x, dy: depthwise_pallas.kernel_gradient(x, dy, k, dilation),
+        default=lambda x, dy: _shift_kernel_gradient(x, dy, k, dilation),
+    )
+
+
+# By implementation, how to compute the output and the gradient of the kernel.
+_SUMS = {
+    "shift": (_shift, _shift_kernel_gradient),
+    "pallas": (depthwise_pallas.forward, depthwise_pallas.kernel_gradient),
+    "default": (_shift, _kernel_gradient),
+}

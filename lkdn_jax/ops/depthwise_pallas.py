@@ -12,17 +12,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
+from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.pallas import triton
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _CHANNELS = 64  # of one program at most; a power of two
 _COLUMNS = 16  # of one program, forward
 _ROWS = 4  # of one program, forward, `dilation` apart: a loaded row serves k of them
 _GRADIENT_COLUMNS = 8  # k² sums of this many columns stay in registers
-_GRADIENT_ROWS = 16
+_GRADIENT_ROWS = 4  # of one program: enough programs to fill a card at batch 64
 
 
 def forward(x: Array, kernel: Array, bias: Array, dilation: int) -> Array:
-    """Convolve without padding.
+    """Convolve without padding; images that are on several devices stay there.
 
     Args:
         x: Input [n, h + dilation·(k − 1), w + dilation·(k − 1), c], floating point.
@@ -33,6 +35,30 @@ def forward(x: Array, kernel: Array, bias: Array, dilation: int) -> Array:
     Returns:
         Output [n, h, w, c] of the dtype of `x`.
     """
+    run = _forward if jax.device_count() == 1 else _forward_by_device
+    return run(x, kernel, bias, dilation)
+
+
+@partial(jax.jit, static_argnums=(2, 3))  # traced once, however many layers
+def kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
+    """Differentiate by the kernel.
+
+    Images that are on several devices stay there, and only their sums travel.
+
+    Args:
+        x: Input [n, h + dilation·(k − 1), w + dilation·(k − 1), c], floating point.
+        dy: Gradient by the output [n, h, w, c], of the dtype of `x`.
+        k: Height and width of the kernel.
+        dilation: Distance between neighbouring taps, in pixels.
+
+    Returns:
+        Gradient by the kernel [k, k, 1, c], float32.
+    """
+    run = _kernel_gradient if jax.device_count() == 1 else _gradient_by_device
+    return run(x, dy, k, dilation)
+
+
+def _forward(x: Array, kernel: Array, bias: Array, dilation: int) -> Array:
     k = kernel.shape[0]
     n, h, w, c = _inner_shape(x, k, dilation)
     channels = _channels(c)
@@ -49,18 +75,7 @@ def forward(x: Array, kernel: Array, bias: Array, dilation: int) -> Array:
     return _run(call, x, kernel.reshape(k * k, c), bias.reshape(1, c))
 
 
-def kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
-    """Differentiate by the kernel.
-
-    Args:
-        x: Input [n, h + dilation·(k − 1), w + dilation·(k − 1), c], floating point.
-        dy: Gradient by the output [n, h, w, c], of the dtype of `x`.
-        k: Height and width of the kernel.
-        dilation: Distance between neighbouring taps, in pixels.
-
-    Returns:
-        Gradient by the kernel [k, k, 1, c], float32.
-    """
+def _kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
     n, h, _, c = dy.shape
     channels = _channels(c)
     bands = pl.cdiv(h, _GRADIENT_ROWS)
@@ -77,6 +92,42 @@ def kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
     )
     sums = _run(call, x, dy).sum(0)
     return sums[:, :c].reshape(k, k, 1, c)
+
+
+def _split_forward(dilation: int, mesh: Mesh, shapes: Any, _: Any) -> Any:
+    images, whole, _ = _shardings(mesh, shapes[0])
+
+    def forward(x: Array, kernel: Array, bias: Array) -> Array:
+        return _forward(x, kernel, bias, dilation)
+
+    return mesh, forward, images, (images, whole, whole)
+
+
+def _split_gradient(k: int, dilation: int, mesh: Mesh, shapes: Any, _: Any) -> Any:
+    images, whole, axis = _shardings(mesh, shapes[0])
+
+    def gradient(x: Array, dy: Array) -> Array:
+        sums = _kernel_gradient(x, dy, k, dilation)
+        return sums if axis is None else lax.psum(sums, axis)
+
+    return mesh, gradient, whole, (images, images)
+
+
+def _shardings(mesh: Mesh, x: Any) -> tuple[NamedSharding, NamedSharding, Any]:
+    axis = next(iter(x.sharding.spec), None)
+    of_images, whole = PartitionSpec(axis), PartitionSpec()
+    return NamedSharding(mesh, of_images), NamedSharding(mesh, whole), axis
+
+
+# XLA cannot split a kernel that is not its own: it would gather all images.
+_forward_by_device = custom_partitioning(_forward, static_argnums=(3,))
+_forward_by_device.def_partition(
+    _split_forward, sharding_rule="n a b c, i j k c, c -> n h w c"
+)
+_gradient_by_device = custom_partitioning(_kernel_gradient, static_argnums=(2, 3))
+_gradient_by_device.def_partition(
+    _split_gradient, sharding_rule="n a b c, n h w c -> i j k c"
+)
 
 
 def _forward_kernel(

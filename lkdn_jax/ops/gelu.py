@@ -73,6 +73,9 @@ def gelu(x: Array) -> Array:
 
 
 def _forward(x: Array) -> tuple[Array, Array]:
+    # The barriers, here and around the gradient: in bfloat16 XLA on GPU would store
+    # arrays a second time, before they are rounded.
+    x = lax.optimization_barrier(x)
     if x.dtype == jnp.float64:
         return jax.nn.gelu(x, approximate=False), x
     wide = x.astype(jnp.float32)
@@ -85,7 +88,8 @@ def _backward(x: Array, dy: Array) -> tuple[Array]:
     if x.dtype == jnp.float64:
         return jax.vjp(partial(jax.nn.gelu, approximate=False), x)[1](dy)
     slope = _one_sided(x.astype(jnp.float32), (2 * math.pi) ** -0.5)
-    return ((slope * dy.astype(jnp.float32)).astype(x.dtype),)
+    dx = (slope * dy.astype(jnp.float32)).astype(x.dtype)
+    return (lax.optimization_barrier(dx),)
 
 
 gelu.defvjp(_forward, _backward)

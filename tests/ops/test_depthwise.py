@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -76,6 +78,39 @@ def test_gradients_agree(implementation, size, channels, k, dilation, padding):
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+TWO_DEVICES = """
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from lkdn_jax.ops.depthwise import depthwise_conv
+
+jax.config.update("jax_num_cpu_devices", 2)
+mesh = jax.make_mesh((2,), ("batch",), (AxisType.Auto,))
+x = jax.random.normal(jax.random.key(0), (4, 9, 7, 6))
+kernel = jax.random.normal(jax.random.key(1), (5, 5, 1, 6))
+
+def loss(kernel, x, implementation):
+    y = depthwise_conv(x, kernel, dilation=3, implementation=implementation)
+    return jnp.square(y).mean()
+
+grad = jax.jit(jax.grad(loss), static_argnums=2)
+expected = grad(kernel, x, "lax")
+split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("batch")))
+for implementation in ("shift", "pallas"):
+    got = grad(kernel, split, implementation)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    program = grad.lower(kernel, split, implementation).compile().as_text()
+    print(program.count(" all-reduce("), program.count(" all-gather("))
+"""
+
+
+def test_images_stay_on_their_device():
+    command = [sys.executable, "-c", TWO_DEVICES]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "0", "1", "0"], done.stderr
 
 
 def test_bfloat16_is_summed_in_float32():
