@@ -29,7 +29,8 @@ def main() -> None:
     add("--rounds", type=int, default=3)
     add("--format", choices=("png", "jpg", "webp"), default="png")
     flags = parser.parse_args()
-    from lkdn_jax.inference.folder import find_jobs, upscale_files
+    from lkdn_jax.inference.folder import upscale_files
+    from lkdn_jax.inference.jobs import find_jobs
     from lkdn_jax.inference.upscaler import Upscaler
 
     photograph = Image.fromarray(skimage.data.coffee()).resize((320, 180))

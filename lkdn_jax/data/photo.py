@@ -18,6 +18,7 @@ from lkdn_jax.data.deep import (
     write_deep_png,
     write_deep_tiff,
 )
+from lkdn_jax.data.exif import nested, read_exif, tiff_exif, turn
 from lkdn_jax.data.images import (
     DECODE_ERRORS,
     FORMATS,
@@ -28,17 +29,7 @@ from lkdn_jax.data.images import (
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import atomic_write
 
-_ORIENTATION = 0x0112
-_CAMERA, _PLACE = 0x8769, 0x8825  # EXIF blocks within EXIF
-# What tells of the photograph; other tags tell how the file that was read is laid out.
-_KEPT_TAGS = {
-    *(0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298),  # texts
-    *(0x4746, 0x4749, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),  # rating, Windows' texts
-}
-_SIZES = (0xA002, 0xA003)  # in the camera's block: width and height of what was read
-# What EXIF that breaks its rules makes Pillow raise, found by trying.
-_EXIF_ERRORS = (*DECODE_ERRORS, AttributeError, RuntimeError)
-_DEEP_ERRORS = (AttributeError, OverflowError, MemoryError, RuntimeError)
+_DEEP_ERRORS = (AttributeError, OverflowError, RuntimeError)
 # PNG at its default level takes a third of the time the network takes on two cores.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = SAVE_OPTIONS | {"PNG": {"compress_level": 1}}
 _DEEP_FORMATS = ("PNG", "TIFF")
@@ -104,7 +95,7 @@ def from_pil(image: Image.Image) -> Photo:
         )
     # Loaded first: Pillow turns a TIFF when it does, and forgets the orientation then.
     image.load()
-    orientation, exif, notes = _read_exif(image)
+    orientation, exif, notes = read_exif(image)
     icc = image.info.get("icc_profile")
     if image.mode == "CMYK":
         image, icc = _cmyk_to_rgb(image, icc), None
@@ -112,7 +103,7 @@ def from_pil(image: Image.Image) -> Photo:
     if image.mode in ("P", "PA"):
         notes += ("the palette became RGB",)
     array = _to_array(image)
-    array = _turn(array.reshape(*array.shape[:2], -1), orientation)
+    array = turn(array.reshape(*array.shape[:2], -1), orientation)
     return Photo(*_split_alpha(array), icc, exif, notes)
 
 
@@ -172,8 +163,9 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
             f"{path} cannot be read: it must be a PNG, JPEG, WebP, TIFF or BMP image; "
             "convert it, or get a fresh copy"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: too large ({error}); split it first") from error
+    except (Image.DecompressionBombError, MemoryError) as error:
+        reason = str(error) or "no memory for it"
+        raise InputError(f"{path}: too large ({reason}); split it first") from error
     except (*DECODE_ERRORS, *_DEEP_ERRORS) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(
@@ -238,13 +230,9 @@ def _save_options(file_format: str, photo: Photo) -> dict[str, Any]:
     if photo.exif:
         options["exif"] = photo.exif
     if photo.exif and file_format == "TIFF":
-        # Pillow writes the tags anew; texts as bytes stay what they are.
-        options["exif"] = exif = Image.Exif()
-        exif.load(photo.exif)
-        for tag, value in exif.items():
-            exif[tag] = value.encode("latin-1") if isinstance(value, str) else value
-        if {_CAMERA, _PLACE} & set(exif):
-            # Its libtiff, which compresses, cannot write EXIF blocks in EXIF.
+        options["exif"] = exif = tiff_exif(photo.exif)
+        if nested(exif):
+            # Pillow's libtiff, which compresses, cannot write EXIF blocks in EXIF.
             options.pop("compression", None)
     return options
 
@@ -262,30 +250,6 @@ def _to_8_bits(photo: Photo) -> Photo:
 
     alpha = None if photo.alpha is None else rounded(photo.alpha)
     return photo.replace(rounded(photo.pixels), alpha)
-
-
-def _read_exif(image: Image.Image) -> tuple[int, bytes | None, tuple[str, ...]]:
-    """Return the orientation, what of the EXIF stays true, and notes."""
-    orientation = 1
-    try:
-        exif = image.getexif()
-        found = exif.get(_ORIENTATION, 1)
-        orientation = int(found) if found in range(1, 9) else 1
-        kept = Image.Exif()
-        for tag in _KEPT_TAGS & set(exif):
-            # Pillow reads texts as Latin-1, whatever they are, and writes ASCII.
-            value = exif[tag]
-            if str(value).startswith('{"shape"'):
-                continue  # tifffile's note of the shape it had
-            kept[tag] = value.encode("latin-1") if isinstance(value, str) else value
-        for block in {_CAMERA, _PLACE} & set(exif):
-            kept.get_ifd(block).update(exif.get_ifd(block))
-            for size in _SIZES:
-                kept.get_ifd(block).pop(size, None)
-        content = kept.tobytes() if kept.tobytes() != Image.Exif().tobytes() else None
-    except _EXIF_ERRORS:
-        return orientation, None, ("its EXIF is damaged and was dropped",)
-    return orientation, content, ()
 
 
 def _cmyk_to_rgb(image: Image.Image, icc: bytes | None) -> Image.Image:
@@ -311,23 +275,12 @@ def _decode(content: bytes) -> Photo:
             if not is_deep(image):
                 return from_pil(image)
             kind, icc = image.format or "", image.info.get("icc_profile")
-            orientation, exif, notes = _read_exif(image)
+            orientation, exif, notes = read_exif(image)
     except Image.UnidentifiedImageError:
         # Pillow opens no 16-bit TIFF of grey with alpha.
         if content[:4] not in (b"II*\0", b"MM\0*"):
             raise
         kind, (orientation, icc) = "TIFF", tiff_tags(content)
         notes = ("its EXIF is not read",)
-    array = np.ascontiguousarray(_turn(read_deep(content, kind), orientation))
+    array = np.ascontiguousarray(turn(read_deep(content, kind), orientation))
     return Photo(*_split_alpha(array), icc, exif, notes)
-
-
-def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
-    # EXIF 2.32, tag 0x0112: where row 0 and column 0 of the file belong.
-    if orientation in (5, 6, 7, 8):
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    return array

@@ -2,10 +2,7 @@
 
 import concurrent.futures
 import dataclasses
-import glob
-import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,24 +11,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lkdn_jax.data.images import FORMATS, IMAGE_SUFFIXES
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
+from lkdn_jax.inference.jobs import Job, find_jobs, is_done, same_file
 from lkdn_jax.inference.upscaler import TILE, Upscaler, create_upscaler
 
 _LARGEST_FACTOR = 64
 
 Size = tuple[int, int]  # width, height
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One file to read and the file to write."""
-
-    source: Path
-    target: Path
 
 
 @dataclass
@@ -51,53 +40,6 @@ class Summary:
     skipped: int = 0
     notes: list[str] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
-
-
-def find_jobs(
-    inputs: Sequence[str], output: Path, suffix: str | None = None
-) -> list[Job]:
-    """List the files to upscale and where each goes.
-
-    Args:
-        inputs: Files, folders (taken with their subfolders, whose structure is kept)
-            and glob patterns.
-        output: The folder to write to; what lies in it is no input.
-        suffix: Suffix of all outputs, with its dot; None keeps that of the input.
-
-    Returns:
-        Jobs in a stable order.
-
-    Raises:
-        InputError: An input that is not there or holds no image, an output that names
-            no format, or two files that would be written to one.
-    """
-    sources: dict[Path, Path] = {}  # and where it goes, relative to `output`
-    for name in inputs:
-        found = dict(_expand(name, output))
-        if not found:
-            raise InputError(
-                f"{name}: no image found; give image files "
-                f"({', '.join(IMAGE_SUFFIXES)}), folders or patterns"
-            )
-        sources |= found
-    jobs, targets = [], {}
-    for source, relative in sources.items():
-        target = output / (relative.with_suffix(suffix) if suffix else relative)
-        other = targets.setdefault(target, source)
-        if other != source:
-            raise InputError(
-                f"{other} and {source} would both be written to {target}; rename one "
-                "or give another --output"
-            )
-        if target.suffix.lower() not in FORMATS:
-            raise InputError(
-                f"{source}: its suffix is none of {', '.join(FORMATS)}; convert it, or "
-                "give --format if it is such an image"
-            )
-        if target.exists() and target.samefile(source):
-            raise InputError(f"{source} would be overwritten; give another --output")
-        jobs.append(Job(source, target))
-    return jobs
 
 
 def upscale_files(
@@ -124,7 +66,7 @@ def upscale_files(
     summary = Summary(len(jobs))
     for folder in {job.target.parent for job in jobs}:
         remove_leftovers(folder)
-    waiting = [job for job in jobs if overwrite or not _is_done(job)]
+    waiting = [job for job in jobs if overwrite or not is_done(job)]
     summary.skipped = len(jobs) - len(waiting)
     tiles = [_count_tiles(upscaler, job.source) for job in waiting]
     done, total = 0, sum(tiles)
@@ -214,7 +156,7 @@ def upscale_inputs(
         )
     check_folder(output)
     for name in inputs:
-        if Path(name).is_dir() and _same(Path(name), output):
+        if Path(name).is_dir() and same_file(Path(name), output):
             raise InputError(f"{name} is also --output; give another --output")
     jobs = find_jobs(inputs, output, f".{format}" if format else None)
     tile = TILE if tile is None else tile
@@ -260,43 +202,6 @@ def _resized(photo: Photo, size: Size) -> Photo:
     planes = [plane(np.ascontiguousarray(p)) for p in photo.pixels.transpose(2, 0, 1)]
     alpha = None if photo.alpha is None else plane(photo.alpha)
     return photo.replace(np.stack(planes, axis=-1), alpha)
-
-
-def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
-    path = Path(name)
-    if path.is_file():
-        yield path, Path(path.name)
-    elif path.is_dir():
-        for folder, folders, files in os.walk(path):
-            inside = Path(folder)
-            folders[:] = sorted(
-                f
-                for f in folders
-                if not f.startswith(".") and not _same(inside / f, output)
-            )
-            for file in sorted(files):
-                source = inside / file
-                if source.suffix.lower() in FORMATS and not file.startswith("."):
-                    yield source, source.relative_to(path)
-    else:
-        fixed = Path(re.split(r"[*?[]", name)[0] + "_").parent
-        above = {folder.resolve() for folder in (fixed / "_").parents}
-        for match in map(Path, sorted(glob.glob(name, recursive=True))):  # noqa: PTH207
-            folders = {folder.resolve() for folder in match.parents} - above
-            inside = output.resolve() in folders
-            if match.suffix.lower() in FORMATS and match.is_file() and not inside:
-                yield match, Path(match.name)
-
-
-def _is_done(job: Job) -> bool:
-    if not job.target.is_file():
-        return False
-    source, target = job.source.stat(), job.target.stat()
-    return target.st_size > 0 and target.st_mtime >= source.st_mtime
-
-
-def _same(path: Path, other: Path) -> bool:
-    return other.exists() and path.samefile(other)
 
 
 def _count_tiles(upscaler: Upscaler, path: Path) -> int:

@@ -17,14 +17,13 @@ from lkdn_jax.models.layers import (
     RBSB,
     BSConv,
     Conv,
-    DirectUpsampler,
     LargeKernelAttention,
     PartConv,
     PixelNorm,
-    RepUpsampler,
     frame,
     unframe,
 )
+from lkdn_jax.models.upsamplers import DirectUpsampler, RepUpsampler
 from lkdn_jax.ops.gelu import gelu
 from lkdn_jax.ops.order import add_now, after, store
 

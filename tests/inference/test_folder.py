@@ -12,12 +12,12 @@ from PIL import Image
 from lkdn_jax import LKDN, InputError, Upscaler
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.inference.folder import (
-    find_jobs,
     fit_into,
     times,
     upscale_files,
     upscale_inputs,
 )
+from lkdn_jax.inference.jobs import find_jobs
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,12 +8,10 @@ from lkdn_jax.models.layers import (
     RBSB,
     BSConv,
     Conv,
-    DirectUpsampler,
     LargeKernelAttention,
-    RepUpsampler,
     frame,
-    pixel_shuffle,
 )
+from lkdn_jax.models.upsamplers import DirectUpsampler, RepUpsampler, pixel_shuffle
 
 
 def test_pixel_shuffle_has_pytorch_channel_order():

@@ -1,0 +1,105 @@
+"""Which files to read, and where each goes."""
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lkdn_jax.data.images import FORMATS, IMAGE_SUFFIXES
+from lkdn_jax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to read and the file to write."""
+
+    source: Path
+    target: Path
+
+
+def find_jobs(
+    inputs: Sequence[str], output: Path, suffix: str | None = None
+) -> list[Job]:
+    """List the files to upscale and where each goes.
+
+    Args:
+        inputs: Files, folders (taken with their subfolders, whose structure is kept)
+            and glob patterns.
+        output: The folder to write to; what lies in it is no input.
+        suffix: Suffix of all outputs, with its dot; None keeps that of the input.
+
+    Returns:
+        Jobs in a stable order.
+
+    Raises:
+        InputError: An input that is not there or holds no image, an output that names
+            no format, or two files that would be written to one.
+    """
+    sources: dict[Path, Path] = {}  # and where it goes, relative to `output`
+    for name in inputs:
+        found = dict(_expand(name, output))
+        if not found:
+            raise InputError(
+                f"{name}: no image found; give image files "
+                f"({', '.join(IMAGE_SUFFIXES)}), folders or patterns"
+            )
+        sources |= found
+    jobs, targets = [], {}
+    for source, relative in sources.items():
+        target = output / (relative.with_suffix(suffix) if suffix else relative)
+        other = targets.setdefault(target, source)
+        if other != source:
+            raise InputError(
+                f"{other} and {source} would both be written to {target}; rename one "
+                "or give another --output"
+            )
+        if target.suffix.lower() not in FORMATS:
+            raise InputError(
+                f"{source}: its suffix is none of {', '.join(FORMATS)}; convert it, or "
+                "give --format if it is such an image"
+            )
+        if target.exists() and target.samefile(source):
+            raise InputError(f"{source} would be overwritten; give another --output")
+        jobs.append(Job(source, target))
+    return jobs
+
+
+def is_done(job: Job) -> bool:
+    """Say whether the output is there, not empty, and no older than its input."""
+    if not job.target.is_file():
+        return False
+    source, target = job.source.stat(), job.target.stat()
+    return target.st_size > 0 and target.st_mtime >= source.st_mtime
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Say whether two paths, of which the second need not exist, are one file."""
+    return other.exists() and path.samefile(other)
+
+
+def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
+    path = Path(name)
+    if path.is_file():
+        yield path, Path(path.name)
+    elif path.is_dir():
+        for folder, folders, files in os.walk(path):
+            inside = Path(folder)
+            folders[:] = sorted(
+                f
+                for f in folders
+                if not f.startswith(".") and not same_file(inside / f, output)
+            )
+            for file in sorted(files):
+                source = inside / file
+                if source.suffix.lower() in FORMATS and not file.startswith("."):
+                    yield source, source.relative_to(path)
+    else:
+        fixed = Path(re.split(r"[*?[]", name)[0] + "_").parent
+        above = {folder.resolve() for folder in (fixed / "_").parents}
+        for match in map(Path, sorted(glob.glob(name, recursive=True))):  # noqa: PTH207
+            folders = {folder.resolve() for folder in match.parents} - above
+            inside = output.resolve() in folders
+            if match.suffix.lower() in FORMATS and match.is_file() and not inside:
+                yield match, Path(match.name)
