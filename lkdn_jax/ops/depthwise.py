@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_batching import sequential_vmap
 
 from lkdn_jax.ops import depthwise_pallas
 from lkdn_jax.ops.order import store
@@ -156,13 +157,39 @@ def _wide(dtype: Any) -> Any:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
+    if _wide(x.dtype) != jnp.float32:
+        return _shift_kernel_gradient(x, dy, k, dilation)
     return lax.platform_dependent(
         x,
         dy,
-        cuda=lambda x, dy: depthwise_pallas.kernel_gradient(x, dy, k, dilation),
+        cuda=sequential_vmap(
+            lambda x, dy: depthwise_pallas.kernel_gradient(x, dy, k, dilation)
+        ),
         default=lambda x, dy: _shift_kernel_gradient(x, dy, k, dilation),
     )
+
+
+def _kernel_gradient_forward(
+    x: Array, dy: Array, k: int, dilation: int
+) -> tuple[Array, tuple[Array, Array]]:
+    return _kernel_gradient(x, dy, k, dilation), (x, dy)
+
+
+def _kernel_gradient_backward(
+    k: int, dilation: int, residuals: tuple[Array, Array], slope: Array
+) -> tuple[Array, Array]:
+    # It is linear in both, so its gradients are convolutions again.
+    x, dy = residuals
+    slope = slope.astype(x.dtype)
+    no_bias = jnp.zeros(slope.shape[-1], x.dtype)
+    around = _pad(dy, dilation * (k - 1))
+    dx = _shift(around, slope[::-1, ::-1], no_bias, dilation)
+    return dx, _shift(x, slope, no_bias, dilation)
+
+
+_kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)
 
 
 # By implementation, how to compute the output and the gradient of the kernel.

@@ -203,7 +203,8 @@ def _gradient_kernel(
         )
 
     zeros = tuple(jnp.zeros((_GRADIENT_COLUMNS, channels)) for _ in range(k * k))
-    sums = lax.fori_loop(0, _GRADIENT_ROWS * tiles, add_tile, zeros)
+    steps = jnp.int32(_GRADIENT_ROWS * tiles)
+    sums = lax.fori_loop(jnp.int32(0), steps, add_tile, zeros)
     for tap, total in enumerate(sums):
         out[pl.program_id(0), tap, of_channels] = total.sum(0)
 

@@ -80,6 +80,30 @@ def test_gradients_agree(implementation, size, channels, k, dilation, padding):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_differentiates_twice_and_by_example():
+    x, y = jax.random.normal(jax.random.key(0), (2, 2, 9, 7, 6))
+    kernel = jax.random.normal(jax.random.key(1), (5, 5, 1, 6))
+
+    def loss(kernel, x, implementation):
+        out = depthwise_conv(x, kernel, dilation=3, implementation=implementation)
+        return (out * out * y[: len(x)]).mean()
+
+    def penalty(kernel, x, implementation):
+        return jnp.square(jax.grad(loss)(kernel, x, implementation)).sum()
+
+    twice = jax.jit(jax.grad(penalty, (0, 1)), static_argnums=2)
+    pairs = zip(twice(kernel, x, None), twice(kernel, x, "lax"), strict=True)
+    for a, b in pairs:
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+    def of_one(image, implementation):
+        return jax.grad(loss)(kernel, image[None], implementation)
+
+    each = jax.vmap(lambda image: of_one(image, None))(x)
+    for image, got in zip(x, each, strict=True):
+        np.testing.assert_allclose(got, of_one(image, "lax"), rtol=1e-4, atol=1e-6)
+
+
 TWO_DEVICES = """
 import jax
 import jax.numpy as jnp
