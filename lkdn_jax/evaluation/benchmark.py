@@ -120,9 +120,10 @@ def evaluate_network(
 
     Returns:
         {"weights", "scale", "lr_mode", "datasets": {name: {"mean": {metric: value},
-        "images": {file: {metric: value}}, "notes": [line]}}}. The metrics are
-        `psnr_y` (dB), `ssim_y`, `bicubic_psnr_y` (dB), `seconds_per_megapixel` of
-        output, and with `rgb` also `psnr_rgb`, `ssim_rgb`.
+        "images": {file: {metric: value}}, "lr_files": number of LR images that came in
+        files, "notes": [line]}}}. The metrics are `psnr_y` (dB), `ssim_y`,
+        `bicubic_psnr_y` (dB), `seconds_per_megapixel` of output, and with `rgb` also
+        `psnr_rgb`, `ssim_rgb`.
 
     Raises:
         InputError: Unusable folders or images; weights of another scale; two datasets
@@ -180,7 +181,7 @@ def evaluate_dataset(
         image_done: Called with the dataset's name after each image.
 
     Returns:
-        {"mean", "images", "notes"}, see `evaluate_network`.
+        {"mean", "images", "lr_files", "notes"}, see `evaluate_network`.
 
     Raises:
         InputError: An image that cannot be used, or an output that is not finite.
@@ -197,16 +198,22 @@ def evaluate_dataset(
         for metric in next(iter(images.values()))
     }
     notes = [_note(foreign, len(images))] if foreign else []
-    files = [pair.hr for pair in dataset.pairs]
-    if options.lr_mode == "auto":
-        files += [pair.lr for pair in dataset.pairs if pair.lr is not None]
+    lr_files = [pair.lr for pair in dataset.pairs if pair.lr is not None]
+    if options.lr_mode != "auto":
+        lr_files = []
+    files = [pair.hr for pair in dataset.pairs] + lr_files
     lossy = sum(file.suffix.lower() in (".jpg", ".jpeg") for file in files)
     if lossy:
         notes.append(
             f"{lossy} of {len(files)} files are JPEG: what that lost is missing in the "
             "reference or in what the network sees; benchmarks are PNG"
         )
-    return {"mean": mean, "images": images, "notes": notes}
+    return {
+        "mean": mean,
+        "images": images,
+        "lr_files": len(lr_files),
+        "notes": notes,
+    }
 
 
 def lr_sizes(

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lkdn_jax.data.provenance import PAPER
+from lkdn_jax.evaluation.benchmark import Report
 from lkdn_jax.evaluation.comparison import Entry
 from lkdn_jax.evaluation.gallery import INPUT_MISTAKES, METRIC_MISTAKES, NO_MISTAKE
 
@@ -59,15 +60,10 @@ def explain(entry: Entry, dataset: str) -> list[str]:
     report, scale = entry.report, entry.report["scale"]
     result = report["datasets"][dataset]
     ours = result["mean"]["psnr_y"]
-    made = {
-        "auto": f"the files beside the HR images, or {PAPER} where there are none",
-        "matlab": f"made from the HR images by {PAPER}",
-        "basicsr": "made from the HR images by BasicSR's bicubic",
-    }[report["lr_mode"]]
     lines = [
-        f"LR images: {made}. The output is clipped and rounded to 8 bits and turned "
-        f"into Y (BT.601, studio range, not rounded); {scale} pixels are cropped on "
-        "every side."
+        f"LR images: {_origin(report, dataset)}. The output is clipped and rounded to "
+        "8 bits and turned into Y (BT.601, studio range, not rounded); "
+        f"{scale} pixels are cropped on every side."
     ]
     lines += [f"{note}." for note in result["notes"]]
     scores = mistakes(entry, dataset)
@@ -101,6 +97,18 @@ def explain(entry: Entry, dataset: str) -> list[str]:
             ]
             lines += [f"{told}: {'; '.join(near)}."] if near else []
     return lines
+
+
+def _origin(report: Report, dataset: str) -> str:
+    result = report["datasets"][dataset]
+    files, images = result["lr_files"], len(result["images"])
+    bicubic = "BasicSR's bicubic" if report["lr_mode"] == "basicsr" else PAPER
+    if not files:
+        return f"made from the HR images by {bicubic}"
+    others = "" if files == images else f", the other {images - files} made by {PAPER}"
+    # Files of another interpolation are a note of their own.
+    same = "" if result["notes"] else f", as {PAPER} makes them"
+    return f"{files} of {images} are files beside the HR images{same}{others}"
 
 
 def mistakes(entry: Entry, dataset: str) -> dict[str, float]:

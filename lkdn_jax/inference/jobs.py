@@ -40,6 +40,8 @@ def find_jobs(
     sources: dict[Path, Path] = {}  # and where it goes, relative to `output`
     for name in inputs:
         found = dict(_expand(name, output))
+        if not found and not glob.has_magic(name) and not Path(name).exists():
+            raise InputError(f"{name} does not exist: check the path")
         if not found:
             raise InputError(
                 f"{name}: no image found; give image files "

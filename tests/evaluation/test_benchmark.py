@@ -144,6 +144,8 @@ def test_says_what_a_foreign_interpolation_costs(tmp_path, weights, photographs)
     assert f"costs {gap:.4f} dB" in note
     made = evaluate_file(weights, [mixed], options=Options(lr_mode="matlab"))
     assert made["datasets"]["mixed"]["notes"] == []
+    assert made["datasets"]["mixed"]["lr_files"] == 0
+    assert report["mixed"]["lr_files"] == 2
     assert made["datasets"]["mixed"]["mean"]["psnr_y"] == pytest.approx(
         report["same"]["mean"]["psnr_y"], abs=1e-3
     )

@@ -23,7 +23,7 @@ from lkdn_jax.evaluation.html import render, write_figures, write_html
 NAMES = [f"{'long_' * 12}{i} <&>.png" for i in range(5)]
 
 
-def entry(name="LKDN_x4", psnr=32.0, dataset="Set5"):
+def entry(name="LKDN_x4", psnr=32.0, dataset="Set5", lr_files=0, notes=()):
     rng = np.random.default_rng(0)
     gallery = Gallery(4)
     for i, image in enumerate(NAMES):
@@ -41,7 +41,12 @@ def entry(name="LKDN_x4", psnr=32.0, dataset="Set5"):
         "scale": 4,
         "lr_mode": "auto",
         "datasets": {
-            dataset: {"mean": row, "images": dict.fromkeys(NAMES, row), "notes": ["n"]}
+            dataset: {
+                "mean": row,
+                "images": dict.fromkeys(NAMES, row),
+                "lr_files": lr_files,
+                "notes": notes,
+            }
         },
     }
     cost = {
@@ -96,6 +101,21 @@ def test_explains_a_figure_that_is_far_off():
         "What is measured here is what this gives: LR images kept as JPEG (quality 95)."
         in lines
     )
+
+
+@pytest.mark.parametrize(
+    ("lr_files", "notes", "origin"),
+    [
+        (0, (), "made from the HR images by MATLAB's bicubic on uint8 images."),
+        (5, (), "5 of 5 are files beside the HR images, as MATLAB's bicubic on uint8"),
+        (5, ("2 were not",), "5 of 5 are files beside the HR images. The output"),
+        (2, ("1 was not",), "2 of 5 are files beside the HR images, the other 3 made"),
+    ],
+)
+def test_says_where_the_lr_images_are_from(lr_files, notes, origin):
+    first, *others = explain(entry(lr_files=lr_files, notes=notes), "Set5")
+    assert first.startswith(f"LR images: {origin}")
+    assert others[: len(notes)] == [f"{note}." for note in notes]
 
 
 def test_accuses_no_mistake_of_a_network_that_is_worse():
