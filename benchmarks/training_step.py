@@ -161,7 +161,8 @@ def main() -> None:
     hr = rng.random((flags.batch, 192, 192, 3), np.float32)
     variables = LKDN().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     params = jax.tree.map(np.asarray, variables["params"])
-    ways = our_ways(params, lr, hr, [None, "lax"] if cpu else [None, "pallas", "lax"])
+    others = ["lax"] if cpu else ["lax", "shift", "pallas"]
+    ways = our_ways(params, lr, hr, [None, *others])
     absent = timing.missing(("torch",))
     if not absent:
         ways |= torch_ways(params, lr, hr)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Most of the suite's time is compilation, and the scripts it starts compile the same
-# programs again. One folder a worker: two must not write one file.
-_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-_CACHE = Path(__file__).parents[1] / ".pytest_cache" / "compiled" / _WORKER
+# Most of the suite's time is compilation, and the other worker and the scripts that are
+# started compile the same programs again.
+_CACHE = Path(__file__).parents[1] / ".pytest_cache" / "compiled"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
+os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**32)  # jax then locks the folder
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import flax.linen as nn

@@ -46,7 +46,7 @@ class Sample:
         bicubic: `lr` enlarged without a network, of the same shape.
         metrics: The metrics of `sr`, see `evaluate_network`.
         paper_psnr_y: PSNR-Y, in dB, of the network on the LR image as the paper makes
-            it: that of `sr`, unless `lr` came in a file and is another image.
+            it: that of `sr`, unless `lr` is another image.
         resolve: The network: from an LR image of the shape of `lr` to its output.
     """
 
@@ -120,10 +120,10 @@ def evaluate_network(
 
     Returns:
         {"weights", "scale", "lr_mode", "datasets": {name: {"mean": {metric: value},
-        "images": {file: {metric: value}}, "lr_files": number of LR images that came in
-        files, "notes": [line]}}}. The metrics are `psnr_y` (dB), `ssim_y`,
-        `bicubic_psnr_y` (dB), `seconds_per_megapixel` of output, and with `rgb` also
-        `psnr_rgb`, `ssim_rgb`.
+        "images": {file: {metric: value}}, "lr_files": how many LR images came in
+        files, "foreign_lr_files": how many of them are not the paper's, "notes":
+        [line]}}}. The metrics are `psnr_y` (dB), `ssim_y`, `bicubic_psnr_y` (dB),
+        `seconds_per_megapixel` of output, and with `rgb` also `psnr_rgb`, `ssim_rgb`.
 
     Raises:
         InputError: Unusable folders or images; weights of another scale; two datasets
@@ -181,7 +181,8 @@ def evaluate_dataset(
         image_done: Called with the dataset's name after each image.
 
     Returns:
-        {"mean", "images", "lr_files", "notes"}, see `evaluate_network`.
+        {"mean", "images", "lr_files", "foreign_lr_files", "notes"}, see
+        `evaluate_network`.
 
     Raises:
         InputError: An image that cannot be used, or an output that is not finite.
@@ -197,10 +198,10 @@ def evaluate_dataset(
         metric: float(np.mean([row[metric] for row in images.values()]))
         for metric in next(iter(images.values()))
     }
-    notes = [_note(foreign, len(images))] if foreign else []
     lr_files = [pair.lr for pair in dataset.pairs if pair.lr is not None]
     if options.lr_mode != "auto":
         lr_files = []
+    notes = [_note(foreign, len(lr_files))] if foreign else []
     files = [pair.hr for pair in dataset.pairs] + lr_files
     lossy = sum(file.suffix.lower() in (".jpg", ".jpeg") for file in files)
     if lossy:
@@ -212,6 +213,7 @@ def evaluate_dataset(
         "mean": mean,
         "images": images,
         "lr_files": len(lr_files),
+        "foreign_lr_files": len(foreign),
         "notes": notes,
     }
 
@@ -290,21 +292,25 @@ def _evaluate_pair(
     row["bicubic_psnr_y"] = psnr_y(bicubic)
     row["seconds_per_megapixel"] = seconds / (hr_y.size / 1e6)
     resolve = partial(super_resolve, upscaler, name=pair.name)
-    own, interpolation = row["psnr_y"], None
+    paper, interpolation = row["psnr_y"], None
     if pair.lr is not None and options.lr_mode == "auto":
         interpolation = name_interpolation(lr, hr, scale)
-    paper = own if interpolation is None else psnr_y(resolve(downscale(hr, scale)))
+    if interpolation is not None or options.lr_mode == "basicsr":
+        paper = psnr_y(resolve(downscale(hr, scale)))
     seen = Sample(lr, sr, hr, bicubic, row, paper, resolve)
     options.observe(dataset.name, pair.name, seen)
-    return row, None if interpolation is None else (interpolation, paper - own)
+    return row, None if interpolation is None else (
+        interpolation,
+        paper - row["psnr_y"],
+    )
 
 
-def _note(foreign: list[tuple[str, float]], images: int) -> str:
+def _note(foreign: list[tuple[str, float]], files: int) -> str:
     names = Counter(name for name, _ in foreign)
     found = ", ".join(f"{count} with {name}" for name, count in names.items())
     cost = np.mean([cost for _, cost in foreign])
     return (
-        f"{len(foreign)} of {images} LR files were not made with {PAPER} but, as it "
+        f"{len(foreign)} of {files} LR files were not made with {PAPER} but, as it "
         f"seems, {found}; on them that costs {cost:.4f} dB"
     )
 

@@ -45,7 +45,7 @@ def compare_files(
 
     Args:
         weights: Files for `lkdn_jax.load`, of different names.
-        folders: As for `benchmark.evaluate_file`, like the other arguments.
+        folders: As for `benchmark.evaluate_network`, like the other arguments.
         scale: The scale all must have; None takes each network's.
         options: How to evaluate; of several networks, the images are saved in a
             folder each.

@@ -106,8 +106,8 @@ def _origin(report: Report, dataset: str) -> str:
     if not files:
         return f"made from the HR images by {bicubic}"
     others = "" if files == images else f", the other {images - files} made by {PAPER}"
-    # Files of another interpolation are a note of their own.
-    same = "" if result["notes"] else f", as {PAPER} makes them"
+    # Those of another interpolation are a note of their own.
+    same = "" if result["foreign_lr_files"] else f", as {PAPER} makes them"
     return f"{files} of {images} are files beside the HR images{same}{others}"
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.custom_batching import sequential_vmap
 
 from lkdn_jax.ops import depthwise_pallas
 from lkdn_jax.ops.order import store
@@ -39,9 +38,9 @@ def depthwise_conv(
         padding: `SAME` (zeros, same size) or `VALID` (none).
         implementation: `lax` (one grouped convolution), `shift` (k² shifted
             multiply-adds) or `pallas` (kernels for GPUs, interpreted elsewhere). None
-            takes `shift`, which XLA fuses with what is around it; but on CUDA `pallas`
-            for the gradient by the kernel: one pass, where `shift` is a loop over the
-            taps (docs/performance.md).
+            takes `shift`, which XLA fuses with what is around it; but on CUDA, from
+            Ampere on, `pallas` for the gradient by the kernel: one pass, where `shift`
+            is a loop over the taps (docs/performance.md).
 
     Returns:
         Output of the dtype of `x`, summed in float32 at least: a cross-correlation, as
@@ -159,16 +158,24 @@ def _wide(dtype: Any) -> Any:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
-    if _wide(x.dtype) != jnp.float32:
+    def shift(x: Array, dy: Array) -> Array:
         return _shift_kernel_gradient(x, dy, k, dilation)
+
+    if _wide(x.dtype) != jnp.float32 or _has_old_gpu():
+        return shift(x, dy)
     return lax.platform_dependent(
         x,
         dy,
-        cuda=sequential_vmap(
-            lambda x, dy: depthwise_pallas.kernel_gradient(x, dy, k, dilation)
-        ),
-        default=lambda x, dy: _shift_kernel_gradient(x, dy, k, dilation),
+        cuda=lambda x, dy: depthwise_pallas.kernel_gradient(x, dy, k, dilation),
+        default=shift,
     )
+
+
+def _has_old_gpu() -> bool:
+    # XLA takes Triton only from compute capability 8.0, Ampere, on. Without a GPU here
+    # the program is for another machine.
+    versions = [getattr(gpu, "compute_capability", "") for gpu in jax.local_devices()]
+    return any(v[:1].isdigit() and float(v) < 8 for v in versions)
 
 
 def _kernel_gradient_forward(

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_batching import sequential_vmap
 from jax.experimental import pallas as pl
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.pallas import triton
@@ -36,7 +37,8 @@ def forward(x: Array, kernel: Array, bias: Array, dilation: int) -> Array:
         Output [n, h, w, c] of the dtype of `x`.
     """
     run = _forward if jax.device_count() == 1 else _forward_by_device
-    return run(x, kernel, bias, dilation)
+    one_by_one = sequential_vmap(lambda x, kernel, bias: run(x, kernel, bias, dilation))
+    return one_by_one(x, kernel, bias)
 
 
 @partial(jax.jit, static_argnums=(2, 3))  # traced once, however many layers
@@ -55,7 +57,8 @@ def kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
         Gradient by the kernel [k, k, 1, c], float32.
     """
     run = _kernel_gradient if jax.device_count() == 1 else _gradient_by_device
-    return run(x, dy, k, dilation)
+    one_by_one = sequential_vmap(lambda x, dy: run(x, dy, k, dilation))
+    return one_by_one(x, dy)
 
 
 def _forward(x: Array, kernel: Array, bias: Array, dilation: int) -> Array:
@@ -114,7 +117,7 @@ def _split_gradient(k: int, dilation: int, mesh: Mesh, shapes: Any, _: Any) -> A
 
 
 def _shardings(mesh: Mesh, x: Any) -> tuple[NamedSharding, NamedSharding, Any]:
-    axis = next(iter(x.sharding.spec), None)
+    axis = next(iter(getattr(x.sharding, "spec", ())), None)
     of_images, whole = PartitionSpec(axis), PartitionSpec()
     return NamedSharding(mesh, of_images), NamedSharding(mesh, whole), axis
 
@@ -147,7 +150,8 @@ def _forward_kernel(
         at = ref.at[pl.ds(index, 1), of_channels]
         return triton.load(at, mask=inside, other=0.0).astype(jnp.float32)
 
-    sums = [jnp.zeros((_COLUMNS, channels)) + load_row(bias, 0)] * _ROWS
+    start = jnp.zeros((_COLUMNS, channels), jnp.float32) + load_row(bias, 0)
+    sums = [start] * _ROWS
     for j in range(k):
         taps = [load_row(kernel, i * k + j) for i in range(k)]
         in_x = (columns + j * dilation < x.shape[2]) & inside
@@ -202,7 +206,7 @@ def _gradient_kernel(
             for tap, total in enumerate(sums)
         )
 
-    zeros = tuple(jnp.zeros((_GRADIENT_COLUMNS, channels)) for _ in range(k * k))
+    zeros = (jnp.zeros((_GRADIENT_COLUMNS, channels), jnp.float32),) * (k * k)
     steps = jnp.int32(_GRADIENT_ROWS * tiles)
     sums = lax.fori_loop(jnp.int32(0), steps, add_tile, zeros)
     for tap, total in enumerate(sums):

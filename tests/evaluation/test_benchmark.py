@@ -78,11 +78,17 @@ def test_published_metrics_of_every_image(reference, name):
 
 @pytest.mark.reference
 def test_lr_made_by_the_other_bicubic(reference):
+    on_papers_lr = []
+
+    def observe(*seen):
+        on_papers_lr.append(seen[-1].paper_psnr_y)
+
     report = evaluate_file(
         reference / "weights" / "LKDN_x4.pth",
         [reference / "benchmarks" / "Set5"],
-        options=Options(lr_mode="basicsr"),
+        options=Options(lr_mode="basicsr", observe=observe),
     )
+    assert np.mean(on_papers_lr) == pytest.approx(32.3949, abs=1e-3)
     mean = report["datasets"]["Set5"]["mean"]
     assert mean["psnr_y"] == pytest.approx(32.3894, abs=1e-4)
     assert mean["bicubic_psnr_y"] == pytest.approx(28.42, abs=0.02)
@@ -145,7 +151,8 @@ def test_says_what_a_foreign_interpolation_costs(tmp_path, weights, photographs)
     made = evaluate_file(weights, [mixed], options=Options(lr_mode="matlab"))
     assert made["datasets"]["mixed"]["notes"] == []
     assert made["datasets"]["mixed"]["lr_files"] == 0
-    assert report["mixed"]["lr_files"] == 2
+    assert report["mixed"]["lr_files"] == report["mixed"]["foreign_lr_files"] == 2
+    assert report["same"]["foreign_lr_files"] == 0
     assert made["datasets"]["mixed"]["mean"]["psnr_y"] == pytest.approx(
         report["same"]["mean"]["psnr_y"], abs=1e-3
     )

@@ -123,18 +123,36 @@ def loss(kernel, x, implementation):
 grad = jax.jit(jax.grad(loss), static_argnums=2)
 expected = grad(kernel, x, "lax")
 split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("batch")))
-for implementation in ("shift", "pallas"):
+for implementation in (None, "shift", "pallas"):
     got = grad(kernel, split, implementation)
     np.testing.assert_allclose(got, expected, atol=1e-6)
     program = grad.lower(kernel, split, implementation).compile().as_text()
     print(program.count(" all-reduce("), program.count(" all-gather("))
+    of_one = lambda image: jax.grad(loss)(kernel, image[None], implementation)
+    np.testing.assert_allclose(jax.vmap(of_one)(x).mean(0), expected, atol=1e-6)
 """
 
 
 def test_images_stay_on_their_device():
     command = [sys.executable, "-c", TWO_DEVICES]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.split() == ["1", "0", "1", "0"], done.stderr
+    assert done.stdout.split() == ["1", "0"] * 3, done.stderr
+
+
+def test_float32_where_float64_is_the_default():
+    x = jax.random.normal(jax.random.key(0), (1, 5, 5, 3), jnp.float32)
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 3), jnp.float32)
+
+    def loss(kernel, implementation):
+        y = depthwise_conv(x, kernel, implementation=implementation)
+        return jnp.square(y).sum()
+
+    expected = jax.grad(loss)(kernel, "lax")
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        for implementation in (None, "pallas"):
+            got = jax.grad(loss)(kernel, implementation)
+            assert got.dtype == jnp.float32
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_is_summed_in_float32():
