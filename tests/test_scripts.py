@@ -187,22 +187,6 @@ def test_export_refuses_what_does_not_fold_exactly(tmp_path, init):
     assert not output.exists()
 
 
-@pytest.mark.reference
-def test_demo(tmp_path, reference):
-    result = run(
-        "-m", "lkdn_jax.demo", "--output", tmp_path, "--steps", 100,
-        LKDN_REFERENCE=str(reference),
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    picture = tmp_path / "comparison.png"
-    assert f"Look at {picture}" in result.stdout
-    report = json.loads((tmp_path / "report.json").read_text())
-    rows = report["datasets"]["photographs"]["images"]
-    assert set(rows) == {"chelsea.png", "coffee.png", "rocket.png"}
-    with Image.open(picture) as image:
-        assert image.size == (5 * 320 + 4 * 8, 320 + 32)
-
-
 def test_demo_refuses_weights_that_are_not_there(tmp_path):
     demo = ("-m", "lkdn_jax.demo", "--output", tmp_path / "demo")
     result = run(*demo, "--weights", tmp_path / "none.pth")
