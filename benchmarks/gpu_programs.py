@@ -30,7 +30,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from benchmarks import timing
 from lkdn_jax.cli import ArgumentParser, run
 from lkdn_jax.errors import InputError
-from lkdn_jax.models import layers
 from lkdn_jax.models.lkdn import LKDN, expected_params
 from lkdn_jax.models.optimize import optimized_model
 from lkdn_jax.optim.adan import adan
@@ -135,17 +134,13 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--output", type=Path, help="JSON file to write")
     flags = parser.parse_args()
-    rows, chosen = [], layers.depthwise_conv
+    rows = []
     for what in (inference, training_step):
         for dtype in (jnp.float32, jnp.bfloat16):
             for which in (None, "shift", "pallas"):
-
-                def conv(*args: Any, which: Any = which, **kwargs: Any) -> Any:
-                    return chosen(*args, **kwargs, implementation=which)
-
-                layers.depthwise_conv = conv
                 start = time.perf_counter()
-                program = what(dtype).as_text()
+                with timing.depthwise(which):
+                    program = what(dtype).as_text()
                 seconds = time.perf_counter() - start
                 name = f"{what.__name__} {jnp.dtype(dtype)} {which or 'as chosen'}"
                 row = {"program": name, "compile_seconds": seconds} | count(program)

@@ -6,7 +6,8 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lkdn_jax.files import atomic_write
+from lkdn_jax.models import layers
+from lkdn_jax.ops.depthwise import Implementation
 
 Run = Callable[[], object]  # returns when the work is done
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "onnxruntime", "openvino")
@@ -76,6 +79,21 @@ def our_precisions() -> dict[str, tuple[Any, str]]:
     if jax.default_backend() != "cpu":
         precisions |= {" tf32": (None, "default"), " bf16": (jnp.bfloat16, "default")}
     return precisions
+
+
+@contextmanager
+def depthwise(implementation: Implementation | None) -> Iterator[None]:
+    """Have the network take this implementation of `depthwise_conv` while it is traced.
+
+    Args:
+        implementation: As the argument of that name; None: as chosen by platform.
+    """
+    chosen = layers.depthwise_conv
+    layers.depthwise_conv = partial(chosen, implementation=implementation)
+    try:
+        yield
+    finally:
+        layers.depthwise_conv = chosen
 
 
 def missing(packages: tuple[str, ...]) -> list[str]:

@@ -13,7 +13,7 @@ agree before anything is timed.
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from benchmarks import timing  # noqa: E402
 from benchmarks.roofline import describe, roofline  # noqa: E402
 from lkdn_jax.cli import ArgumentParser, run  # noqa: E402
 from lkdn_jax.errors import InputError  # noqa: E402
-from lkdn_jax.models import layers  # noqa: E402
 from lkdn_jax.models.lkdn import LKDN  # noqa: E402
+from lkdn_jax.ops.depthwise import Implementation  # noqa: E402
 from lkdn_jax.optim.adan import adan  # noqa: E402
 from lkdn_jax.training.state import create_state  # noqa: E402
 from lkdn_jax.training.step import make_train_step  # noqa: E402
@@ -43,32 +43,30 @@ Step = Callable[[], Any]  # one step; returns the loss once it is known
 
 
 def our_ways(
-    params: Any, lr: np.ndarray, hr: np.ndarray, implementations: list[str | None]
+    params: Any,
+    lr: np.ndarray,
+    hr: np.ndarray,
+    implementations: Sequence[Implementation | None],
 ) -> dict[str, Step]:
     """Compile ours, by dtype and by implementation of the depthwise convolution."""
     tx, ways = adan(LEARNING_RATE), {}
-    chosen = layers.depthwise_conv
     batch = jax.device_put((lr, hr))
     for precision, (dtype, products) in timing.our_precisions().items():
         for implementation in implementations:
             name = f"ours{precision} {implementation or ''}".rstrip()
             step = make_train_step(LKDN(dtype=dtype), tx)
-
-            def conv(*args: Any, which: Any = implementation, **kwargs: Any) -> Any:
-                return chosen(*args, **kwargs, implementation=which)
-
-            layers.depthwise_conv = conv
             state = create_state(LKDN(), tx, params=params)
             start = time.perf_counter()
             program = jax.jit(step, donate_argnums=0)
             try:
-                with jax.default_matmul_precision(products):
+                with (
+                    jax.default_matmul_precision(products),
+                    timing.depthwise(implementation),
+                ):
                     compiled = program.lower(state, *batch).compile()
             except Exception as error:  # noqa: BLE001  the others are timed
                 print(f"{name} does not compile: {str(error)[:300]}")
                 continue
-            finally:
-                layers.depthwise_conv = chosen
             print(f"{name} compiled in {time.perf_counter() - start:.1f} s")
             ways[name] = _ours(compiled, state, batch)
     return ways
@@ -161,7 +159,7 @@ def main() -> None:
     hr = rng.random((flags.batch, 192, 192, 3), np.float32)
     variables = LKDN().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     params = jax.tree.map(np.asarray, variables["params"])
-    others = ["lax"] if cpu else ["lax", "shift", "pallas"]
+    others: list[Implementation] = ["lax"] if cpu else ["lax", "shift", "pallas"]
     ways = our_ways(params, lr, hr, [None, *others])
     absent = timing.missing(("torch",))
     if not absent:

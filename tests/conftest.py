@@ -18,6 +18,10 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
 os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**32)  # jax then locks the folder
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
+from lkdn_jax.runtime import keep_freed_memory
+
+keep_freed_memory()  # as the scripts do
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -79,14 +79,21 @@ class Options:
 
 
 def evaluate_file(
-    weights: str | Path, folders: str | Path | Sequence[str | Path], **how: Any
+    weights: str | Path,
+    folders: str | Path | Sequence[str | Path],
+    *,
+    scale: int | None = None,
+    options: Options = Options(),  # frozen
+    progress: Callable[[str, int, int], None] = _ignore,
 ) -> Report:
     """Evaluate a file of weights on folders of benchmark images.
 
     Args:
         weights: A file for `lkdn_jax.load`.
         folders: Datasets (or one), in a layout of `data.pairs.find_pairs`.
-        **how: Other arguments of `evaluate_network`.
+        scale: The scale the network must have; None takes the network's.
+        options: How to evaluate.
+        progress: Called with a stage, the steps done and their total.
 
     Returns:
         As `evaluate_network`.
@@ -94,7 +101,14 @@ def evaluate_file(
     Raises:
         InputError: Unusable weights, or as `evaluate_network`.
     """
-    return evaluate_network(str(weights), *load(weights), folders, **how)
+    return evaluate_network(
+        str(weights),
+        *load(weights),
+        folders,
+        scale=scale,
+        options=options,
+        progress=progress,
+    )
 
 
 def evaluate_network(

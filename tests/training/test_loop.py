@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 import lkdn_jax
@@ -72,11 +74,18 @@ def metrics(workdir):
 
 
 @pytest.fixture(scope="module")
-def whole(environment, tmp_path_factory):
-    """Return the workdir of a run that nothing interrupted."""
-    workdir = tmp_path_factory.mktemp("whole")
-    train(environment, workdir, "--validation.folders=photographs")
-    return workdir
+def whole(environment, tmp_path_factory, worker_id):
+    """Return the workdir of a run that nothing interrupted, one for all workers.
+
+    To be read only: the other worker reads it, too.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":  # each worker's is a folder in that of the session
+        folder = folder.parent
+    with FileLock(folder / "whole.lock"):
+        if not (folder / "whole").exists():
+            train(environment, folder / "whole", "--validation.folders=photographs")
+    return folder / "whole"
 
 
 def model_bytes(workdir):
@@ -113,11 +122,11 @@ def test_leaves_everything_a_run_should(whole):
     assert any((whole / "tensorboard").iterdir())
 
 
-def test_training_again_changes_nothing(environment, whole):
-    before = model_bytes(whole)
-    out = train(environment, whole, "--validation.folders=photographs")
+def test_training_again_changes_nothing(environment, whole, tmp_path):
+    workdir = shutil.copytree(whole, tmp_path / "again")
+    out = train(environment, workdir, "--validation.folders=photographs")
     assert "resumed from" in out
-    assert model_bytes(whole) == before
+    assert model_bytes(workdir) == model_bytes(whole)
 
 
 def test_host_and_device_paths_train_the_same(environment, whole, tmp_path):
@@ -258,16 +267,17 @@ def test_starts_from_weights(environment, whole, tmp_path):
     assert_close(tmp_path, whole, 1e-6)
 
 
-def test_a_loss_that_is_not_finite(environment, tmp_path):
+def test_a_loss_that_is_not_finite(environment, whole, tmp_path):
     error = refuse(environment, tmp_path, "--optimizer.learning_rate=1e30")
     for part in ("not finite at step 0", "batch of seed 0", "checkpoint: none"):
         assert part in error
     assert steps_saved(tmp_path) == set()
-    good = tmp_path / "good"
-    train(environment, good, "--steps=4")
-    error = refuse(environment, good, "--optimizer.learning_rate=1e30")
-    assert f"last good checkpoint: {good / 'checkpoints' / '4'}" in error
-    assert steps_saved(good) == {"4"}
+    good = shutil.copytree(whole, tmp_path / "good")
+    before = steps_saved(good)
+    error = refuse(environment, good, "--steps=24", "--optimizer.learning_rate=1e30")
+    assert "not finite at step 12" in error
+    assert f"last good checkpoint: {good / 'checkpoints' / '12'}" in error
+    assert steps_saved(good) == before
 
 
 def test_refuses_a_workdir_of_another_network(environment, whole):
