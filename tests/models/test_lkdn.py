@@ -73,7 +73,7 @@ def test_masked_padding_changes_nothing(init, model):
 
 
 def test_jit_vmap_and_grad(init):
-    model = LKDN(**SMALL)
+    model = LKDN(features=8, num_blocks=1)
     variables = init(model)
     lr = random_lr(3, 9, 8, 3)
     eager = model.apply(variables, lr)
