@@ -86,22 +86,15 @@ def _summary(entries: Sequence[Entry]) -> str:
             rows.append(
                 (
                     entry.name,
-                    f"×{entry.report['scale']}",
                     dataset,
-                    f"{mean['bicubic_psnr_y']:.2f}",
                     f"{mean['psnr_y']:.2f} / {mean['ssim_y']:.4f}",
                     text,
+                    f"{mean['bicubic_psnr_y']:.2f}",
                 )
             )
-    headings = (
-        "network",
-        "scale",
-        "dataset",
-        "bicubic",
-        "PSNR-Y / SSIM-Y",
-        "published",
-    )
-    return f"<section><h2>Result</h2>{_table(headings, rows)}</section>"
+    headings = ("network", "dataset", "PSNR-Y / SSIM-Y", "published", "bicubic")
+    scale = entries[0].report["scale"]
+    return f"<section><h2>Result, ×{scale}</h2>{_table(headings, rows)}</section>"
 
 
 def _costs(entries: Sequence[Entry]) -> str:
@@ -143,8 +136,7 @@ def _figures(entries: Sequence[Entry]) -> str:
                 points.append((entry.name, cost, result["mean"]["psnr_y"], True))
     figures = [_scatter("Urban100 ×4, published", points)]
     first = next(iter(entries[0].report["datasets"]))
-    same_scale = len({entry.report["scale"] for entry in entries}) == 1
-    if len(entries) > 1 and same_scale:
+    if len(entries) > 1:
         ours = [
             (
                 entry.name,
@@ -179,15 +171,17 @@ def _dataset(name: str, entries: Sequence[Entry]) -> str:
         ]
         parts.append(f'<div class="cards">{"".join(cards)}</div>')
     images = entries[0].report["datasets"][name]["images"]
-    headings = ["image", "bicubic"]
-    headings += [f"{e.name} PSNR-Y / SSIM-Y" for e in entries]
+    headings = ["image", *(f"{e.name} PSNR-Y / SSIM-Y" for e in entries), "bicubic"]
     rows = [
-        [image, f"{row['bicubic_psnr_y']:.2f}"]
-        + [
-            "{psnr_y:.2f} / {ssim_y:.4f}".format(
-                **e.report["datasets"][name]["images"][image]
-            )
-            for e in entries
+        [
+            image,
+            *(
+                "{psnr_y:.2f} / {ssim_y:.4f}".format(
+                    **e.report["datasets"][name]["images"][image]
+                )
+                for e in entries
+            ),
+            f"{row['bicubic_psnr_y']:.2f}",
         ]
         for image, row in images.items()
     ]
@@ -219,8 +213,8 @@ def _card(entry: Entry, dataset: str, image: str, why: str) -> str:
         )
     )
     return (
-        f'<figure class="card"><figcaption>{_text(why)}: {_text(image)}, '
-        f"{picture.psnr:.2f} dB</figcaption>"
+        f'<figure class="card"><figcaption>{_text(why)}, {picture.psnr:.2f} dB<br>'
+        f"{_text(image)}</figcaption>"
         f'<div class="compare" data-left="bicubic">{layers}<div class="line"></div>'
         f'<input type="range" min="0" max="100" value="50" aria-label="{label}"></div>'
         f"<fieldset><legend>left of the line</legend>{choices}</fieldset>"
