@@ -27,7 +27,7 @@ def render(entries: Sequence[Entry]) -> str:
     """Write the report.
 
     Args:
-        entries: The networks, all evaluated on the same datasets.
+        entries: The networks, of one scale, all evaluated on the same datasets.
 
     Returns:
         The HTML, self-contained.

@@ -38,7 +38,7 @@ def uniform_fan_in(fan_in: int) -> Initializer:
 
     def init(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
         bound = fan_in**-0.5
-        # Drawn flat, the same numbers: XLA on CPU takes up to 30 times as long to
+        # Drawn flat, the same numbers: XLA on CPU takes up to 20 times as long to
         # compile the draw of four dimensions.
         flat = jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound)
         return flat.reshape(shape)

@@ -110,7 +110,7 @@ def _conv_backward(
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-@partial(jax.jit, static_argnums=3, inline=True)  # traced once for layers of a shape
+@jax.jit(static_argnums=3, inline=True)  # traced once for all layers of a shape
 def _shift(x: Array, kernel: Array, bias: Array, dilation: int) -> Array:
     _, h, w, c = x.shape
     k = kernel.shape[0]
@@ -158,7 +158,7 @@ def _wide(dtype: Any) -> Any:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-@partial(jax.jit, static_argnums=(2, 3), inline=True)
+@jax.jit(static_argnums=(2, 3), inline=True)
 def _kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
     def shift(x: Array, dy: Array) -> Array:
         return _shift_kernel_gradient(x, dy, k, dilation)

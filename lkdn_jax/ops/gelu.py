@@ -47,8 +47,9 @@ _T = (
 )
 
 
+# `inline`: no call in the program, but traced once for all layers of a shape.
 @jax.custom_vjp
-@partial(jax.jit, inline=True)
+@jax.jit(inline=True)
 def gelu(x: Array) -> Array:
     """Multiply x by the normal distribution function Φ(x), as PyTorch's GELU does.
 
@@ -73,7 +74,7 @@ def gelu(x: Array) -> Array:
     return (low * (inside * p + 0.5)).astype(x.dtype)
 
 
-@partial(jax.jit, inline=True)
+@jax.jit(inline=True)
 def _forward(x: Array) -> tuple[Array, Array]:
     # The barriers, here and around the gradient: in bfloat16 XLA on GPU would store
     # arrays a second time, before they are rounded.
@@ -84,7 +85,7 @@ def _forward(x: Array) -> tuple[Array, Array]:
     return (wide * _one_sided(wide, 0.0)).astype(x.dtype), x
 
 
-@partial(jax.jit, inline=True)
+@jax.jit(inline=True)
 def _backward(x: Array, dy: Array) -> tuple[Array]:
     # The barrier keeps XLA from storing parts of the forward pass for here.
     x, dy = lax.optimization_barrier((x, dy))

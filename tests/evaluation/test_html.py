@@ -239,3 +239,18 @@ def test_in_a_browser(tmp_path, browser, width, scheme):
     )
     assert all(complete and width > 0 for complete, width in sizes)
     assert browser.get_log("browser") == []
+
+
+def test_a_phone_shows_the_psnr_without_scrolling(tmp_path, browser):
+    path = tmp_path / "report.html"
+    write_html(path, [entry()])
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 375, "height": 900, "deviceScaleFactor": 1, "mobile": True},
+    )
+    browser.get(path.as_uri())
+    right = browser.execute_script(
+        "return [...document.querySelectorAll('th')]"
+        ".find(th => th.textContent.startsWith('PSNR')).getBoundingClientRect().right"
+    )
+    assert 200 < right <= 375

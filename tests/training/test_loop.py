@@ -83,7 +83,7 @@ def whole(environment, tmp_path_factory, worker_id):
     if worker_id != "master":  # each worker's is a folder in that of the session
         folder = folder.parent
     with FileLock(folder / "whole.lock"):
-        if not (folder / "whole").exists():
+        if not (folder / "whole" / "report.md").exists():  # written last
             train(environment, folder / "whole", "--validation.folders=photographs")
     return folder / "whole"
 
@@ -280,11 +280,11 @@ def test_a_loss_that_is_not_finite(environment, whole, tmp_path):
     assert steps_saved(good) == before
 
 
-def test_refuses_a_workdir_of_another_network(environment, whole):
-    before = model_bytes(whole)
-    error = refuse(environment, whole, "--model.features=6")
+def test_refuses_a_workdir_of_another_network(environment, whole, tmp_path):
+    workdir = shutil.copytree(whole, tmp_path / "other")
+    error = refuse(environment, workdir, "--model.features=6")
     assert "model.features is 4, not 6" in error
-    assert model_bytes(whole) == before
+    assert model_bytes(workdir) == model_bytes(whole)
 
 
 def test_a_full_disk_loses_nothing(environment, whole, tmp_path):
