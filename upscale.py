@@ -53,6 +53,8 @@ def main() -> None:
     for failure in summary.failures:
         print(f"failed: {failure}", file=sys.stderr)
     print(f"{summary.done} upscaled, {summary.skipped} already in {flags.output}")
+    if summary.skipped:
+        print("note: those may be of other options; --overwrite does them again")
     if summary.failures:
         raise InputError(f"{len(summary.failures)} of {summary.total} images failed")
 

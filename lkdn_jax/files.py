@@ -89,7 +89,9 @@ def check_folder(folder: Path) -> None:
     """
     folder = Path(os.path.realpath(folder))
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    if not there.is_dir():
+        raise InputError(f"{there} is a file, not a folder: choose another folder")
+    if not os.access(there, os.W_OK):
         raise InputError(
             f"{folder}: cannot be written to; choose a folder that is yours"
         )

@@ -108,7 +108,7 @@ def cut_tiles(
     if tile > min(h, w) * scale:
         raise InputError(
             f"{name} is {hr.shape[0]}x{hr.shape[1]} (height x width): it must hold a "
-            f"tile of {tile}x{tile}; leave it out or use a tile of at most "
+            f"tile of {tile}x{tile}; leave it out or use --tile of at most "
             f"{min(h, w) * scale}"
         )
     t = tile // scale

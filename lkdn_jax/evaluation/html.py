@@ -134,6 +134,8 @@ def _figures(entries: Sequence[Entry]) -> str:
             if "urban100" in dataset.lower() and entry.report["scale"] == 4:
                 cost = entry.cost["multiply_adds"] / 1e9
                 points.append((entry.name, cost, result["mean"]["psnr_y"], True))
+    if len(entries) == 1 and not any(ours for *_, ours in points):
+        return ""  # nothing to compare
     figures = [_scatter("Urban100 ×4, published", points)]
     first = next(iter(entries[0].report["datasets"]))
     if len(entries) > 1:
@@ -160,6 +162,7 @@ def _dataset(name: str, entries: Sequence[Entry]) -> str:
         if len(entries) > 1:
             parts.append(f"<h3>{_text(entry.name)}</h3>")
         parts += [f"<p>{_text(line)}</p>" for line in explain(entry, name)]
+        parts.append("<p>Right of the line is the network's output.</p>")
         usual = [(text, f"{p:.2f}") for text, p in mistakes(entry, name).items()]
         parts.append(
             "<details><summary>What the usual mistakes would give</summary>"

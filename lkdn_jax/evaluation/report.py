@@ -68,9 +68,7 @@ def check_output(path: str | Path, networks: int = 1) -> None:
     formats = (".html", *_WRITERS) if networks == 1 else (".html",)
     if path.suffix.lower() not in formats:
         of = "a report" if networks == 1 else f"a comparison of {networks} networks"
-        raise InputError(
-            f"{path}: {of} is written as {', '.join(formats)}; choose one of these"
-        )
+        raise InputError(f"{path}: {of} is written as {', '.join(formats)}; rename it")
 
 
 def write_report(path: str | Path, report: Report) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lkdn_jax.data.images import FORMATS
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
-from lkdn_jax.inference.jobs import Job, find_jobs, is_done, same_file
+from lkdn_jax.inference.jobs import Job, find_jobs, is_done, passed_over, same_file
 from lkdn_jax.inference.upscaler import TILE, Upscaler, create_upscaler
 
 _LARGEST_FACTOR = 64
@@ -154,6 +155,11 @@ def upscale_inputs(
         raise InputError(
             f"outscale {outscale}: must be over 0 and at most {_LARGEST_FACTOR}"
         )
+    if output.suffix.lower() in FORMATS and not output.is_dir():
+        raise InputError(
+            f"{output}: --output is the folder to write to; the format is the input's "
+            "or --format"
+        )
     check_folder(output)
     for name in inputs:
         if Path(name).is_dir() and same_file(Path(name), output):
@@ -162,9 +168,11 @@ def upscale_inputs(
     tile = TILE if tile is None else tile
     upscaler = create_upscaler(weights, device, tile=tile, **options)
     resize = fit_into(fit) if fit else times(outscale) if outscale else None
-    return upscale_files(
+    summary = upscale_files(
         upscaler, jobs, resize=resize, overwrite=overwrite, progress=progress
     )
+    summary.notes += passed_over(inputs, output)
+    return summary
 
 
 def fit_into(box: Size) -> Callable[[Size], Size]:

@@ -59,13 +59,36 @@ def find_jobs(
             )
         if target.suffix.lower() not in FORMATS:
             raise InputError(
-                f"{source}: its suffix is none of {', '.join(FORMATS)}; convert it, or "
-                "give --format if it is such an image"
+                f"{source}: its suffix is none of {', '.join(FORMATS)}; convert it or, "
+                "if it is such an image, give --format for the output"
             )
         if target.exists() and target.samefile(source):
             raise InputError(f"{source} would be overwritten; give another --output")
         jobs.append(Job(source, target))
     return jobs
+
+
+def passed_over(inputs: Sequence[str], output: Path) -> list[str]:
+    """Say how many files in the folders are no images by their suffix.
+
+    Args:
+        inputs: As for `find_jobs`.
+        output: As for `find_jobs`.
+
+    Returns:
+        A sentence for each folder with such files; hidden files do not count.
+    """
+    notes = []
+    for name in filter(os.path.isdir, inputs):
+        found = (file.suffix.lower() for file in _walk(Path(name), output))
+        others = [suffix for suffix in found if suffix not in FORMATS]
+        if others:
+            kinds = ", ".join(sorted({suffix or "no suffix" for suffix in others}))
+            notes.append(
+                f"{name}: files passed over: {len(others)} ({kinds}); only "
+                f"{', '.join(IMAGE_SUFFIXES)} are read"
+            )
+    return notes
 
 
 def is_done(job: Job) -> bool:
@@ -81,22 +104,26 @@ def same_file(path: Path, other: Path) -> bool:
     return other.exists() and path.samefile(other)
 
 
+def _walk(path: Path, output: Path) -> Iterator[Path]:
+    """List the files in a folder and its subfolders, but nothing hidden, no output."""
+    for folder, folders, files in os.walk(path):
+        inside = Path(folder)
+        folders[:] = sorted(
+            f
+            for f in folders
+            if not f.startswith(".") and not same_file(inside / f, output)
+        )
+        yield from (inside / f for f in sorted(files) if not f.startswith("."))
+
+
 def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
     path = Path(name)
     if path.is_file():
         yield path, Path(path.name)
     elif path.is_dir():
-        for folder, folders, files in os.walk(path):
-            inside = Path(folder)
-            folders[:] = sorted(
-                f
-                for f in folders
-                if not f.startswith(".") and not same_file(inside / f, output)
-            )
-            for file in sorted(files):
-                source = inside / file
-                if source.suffix.lower() in FORMATS and not file.startswith("."):
-                    yield source, source.relative_to(path)
+        for source in _walk(path, output):
+            if source.suffix.lower() in FORMATS:
+                yield source, source.relative_to(path)
     else:
         fixed = Path(re.split(r"[*?[]", name)[0] + "_").parent
         above = {folder.resolve() for folder in (fixed / "_").parents}

@@ -151,7 +151,7 @@ def bad_images(folder):
         "16bit.png": "8 bits per channel",
         "cmyk.jpg": "CMYK",
         "glass.png": "transparent",
-        "small.png": "32x24 .* tile of at most 24",
+        "small.png": "32x24 .* use --tile of at most 24",
         "torn.png": "cannot be read",
     }
 

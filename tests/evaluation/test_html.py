@@ -86,6 +86,14 @@ def test_is_one_file_with_everything_escaped():
     assert first.size == (CROP, CROP)
 
 
+def test_compares_one_network_only_on_urban100():
+    assert "multiply-adds, G" not in render([entry()])
+    text = render([entry(dataset="Urban100", psnr=26.417)])
+    assert text.count("<circle") == 4
+    assert 'class="ours"' in text
+    assert "LKDN_x4 26.42" in text
+
+
 def test_explains_a_figure_that_is_far_off():
     there = entry(psnr=32.394)
     assert not any("published" in line for line in explain(there, "Set5"))

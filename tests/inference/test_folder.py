@@ -17,7 +17,7 @@ from lkdn_jax.inference.folder import (
     upscale_files,
     upscale_inputs,
 )
-from lkdn_jax.inference.jobs import find_jobs
+from lkdn_jax.inference.jobs import find_jobs, passed_over
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,11 +57,31 @@ def test_finds_files_folders_and_patterns(tmp_path):
     assert find_jobs([str(tmp_path / "noname")], output, ".jpg")
     with pytest.raises(InputError, match="is also --output"):
         upscale_inputs([str(tmp_path / "in")], tmp_path / "in", "none")
+    with pytest.raises(InputError, match=r"a\.png: --output is the folder"):
+        upscale_inputs([str(tmp_path / "in")], tmp_path / "a.png", "none")
     with pytest.raises(InputError, match="would be overwritten"):
         find_jobs([str(tmp_path / "in/a.png")], tmp_path / "in")
     save(tmp_path / "other/a.jpg")
     with pytest.raises(InputError, match="would both be written"):
         find_jobs([str(tmp_path / n) for n in ("in/a.png", "other")], output, ".png")
+
+
+def test_says_what_it_passes_over(tmp_path):
+    for name in ("in/a.png", "in/out/d.gif"):
+        save(tmp_path / name)
+    for name in ("in/b.HEIC", "in/c/d.heic", "in/c/e", "in/.hidden"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    inputs = [str(tmp_path / name) for name in ("in", "in/c/e", "in/*")]
+    (note,) = passed_over(inputs, tmp_path / "in" / "out")
+    assert note.startswith(
+        f"{inputs[0]}: files passed over: 3 (.heic, no suffix); only"
+    )
+    assert passed_over([str(tmp_path / "in/out")], tmp_path) == [
+        f"{tmp_path / 'in/out'}: files passed over: 1 (.gif); only .png, .jpg, .jpeg, "
+        ".webp, .tif, .tiff, .bmp are read"
+    ]
 
 
 def test_a_bad_image_stops_no_other_and_nothing_is_redone(tmp_path, weights):
