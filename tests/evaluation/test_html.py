@@ -194,15 +194,19 @@ def browser():
         yield driver
 
 
+def resize(browser, width):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+    )
+
+
 @pytest.mark.parametrize("width", [1280, 375])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser(tmp_path, browser, width, scheme):
     path = tmp_path / "report.html"
     write_html(path, [entry(), entry("a" * 80, 31.5)])
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
-    )
+    resize(browser, width)
     browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia",
         {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
@@ -252,10 +256,7 @@ def test_in_a_browser(tmp_path, browser, width, scheme):
 def test_a_phone_shows_the_psnr_without_scrolling(tmp_path, browser):
     path = tmp_path / "report.html"
     write_html(path, [entry()])
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": 375, "height": 900, "deviceScaleFactor": 1, "mobile": True},
-    )
+    resize(browser, 375)
     browser.get(path.as_uri())
     right = browser.execute_script(
         "return [...document.querySelectorAll('th')]"

@@ -21,7 +21,7 @@ from lkdn_jax import LKDN, lkdn_s
 
 ROOT = Path(__file__).parents[2]
 TINY = Path(__file__).with_name("tiny_config.py")
-KILLS = int(os.environ.get("LKDN_KILLS", "2"))
+KILLS = int(os.environ.get("LKDN_KILLS", "3"))
 
 
 @pytest.fixture(scope="module")
