@@ -46,17 +46,18 @@ def after(x: Array, dependency: Array) -> Array:
     """Return `x`, to be computed after `dependency`.
 
     Args:
-        x: Array of any shape, floating point.
-        dependency: Array of at least one element, floating point. If its first element
-            is NaN, so is the result on CPU.
+        x: Features [n, h, w, c].
+        dependency: Features of as many images, [n, …, …, …]. Where the first number of
+            an image is NaN, so is the result for that image on CPU.
 
     Returns:
         `x`. On CPU with a zero added that needs the dependency and that XLA cannot
-        foresee; it is fused into what makes `x` and takes no time.
+        foresee; it is fused into what makes `x` and takes no time. A number of each
+        image, so that images on several devices need not wait for each other.
     """
 
     def tied(x: Array, dependency: Array) -> Array:
-        first = lax.stop_gradient(dependency).ravel()[0]
+        first = lax.stop_gradient(dependency)[:, :1, :1, :1]
         return x + jnp.minimum(jnp.abs(first), 0).astype(x.dtype)
 
     return lax.platform_dependent(x, dependency, cpu=tied, default=lambda x, _: x)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,3 +43,26 @@ def test_a_running_sum_needs_the_memory_of_three_terms_and_not_of_all():
 
     assert temporary(add_now) < 3.1
     assert temporary(jnp.add) > terms - 1  # or add_now has become needless
+
+
+TWO_DEVICES = """
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from lkdn_jax.ops.order import add_now, after, store
+
+jax.config.update("jax_num_cpu_devices", 2)
+mesh = jax.make_mesh((2,), ("batch",), (AxisType.Auto,))
+x = jax.random.normal(jax.random.key(0), (4, 9, 7, 6))
+split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("batch")))
+ordered = jax.jit(lambda x: after(add_now(store(x), x), store(x * x)))
+np.testing.assert_array_equal(ordered(split), x + x)
+program = ordered.lower(split).compile().as_text()
+print(*(program.count(f" all-{name}(") for name in ("reduce", "gather", "to-all")))
+"""
+
+
+def test_images_on_several_devices_do_not_wait_for_each_other():
+    command = [sys.executable, "-c", TWO_DEVICES]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "0", "0"], done.stderr
