@@ -2,19 +2,18 @@
 
 import argparse
 import contextlib
+import difflib
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NoReturn
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.progress import TimeRemainingColumn as EtaColumn
+from typing import TYPE_CHECKING, NoReturn
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.runtime import cache_compilations, keep_freed_memory
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _NARROWEST = 80  # columns a table needs; narrower terminals wrap its lines
 
@@ -36,8 +35,19 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and how to get help, and exit with status 2."""
-        line = " ".join(message.split())
+        line = self._mistyped() or " ".join(message.split())
         self.exit(2, f"error: {line} (see {self.prog} --help)\n")
+
+    def _mistyped(self) -> str | None:
+        # argparse reports what is missing first, which a mistyped option then is.
+        known = list(self._option_string_actions)
+        for word in sys.argv[1:]:
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in known:
+                near = difflib.get_close_matches(name, known, 1, 0.7)
+                if near:
+                    return f"{name}: no such option; did you mean {near[0]}?"
+        return None
 
 
 def run(main: Callable[[], None]) -> int:
@@ -46,7 +56,8 @@ def run(main: Callable[[], None]) -> int:
     Args:
         main: The script. `InputError` and `OSError` are for what the user can mend; any
             other exception is a bug and passes with its traceback. Heavy imports
-            belong inside, so that Ctrl-C ends them quietly too.
+            belong inside, so that Ctrl-C ends them quietly too, and a package that is
+            not installed is one line.
 
     Returns:
         The exit status: 0, or 1 after an error. Ctrl-C ends the process, status 130.
@@ -66,6 +77,16 @@ def run(main: Callable[[], None]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("lkdn_jax"):
+            raise
+        print(
+            f"error: the package {error.name} is not installed: activate the "
+            "environment (source .venv/bin/activate, which `make` sets up), or "
+            "pip install -r requirements.txt",
+            file=sys.stderr,
+        )
+        return 1
     except (InputError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
@@ -84,8 +105,10 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def console() -> Console:
+def console() -> "Console":
     """Return a console on standard output, wide enough for a table."""
+    from rich.console import Console
+
     found = Console()
     return found if found.width >= _NARROWEST else Console(width=_NARROWEST)
 
@@ -97,6 +120,11 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     Yields:
         A function of a stage, the steps done and their total.
     """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as EtaColumn
+
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     console = Console(stderr=True)
     hidden = not console.is_terminal

@@ -192,3 +192,32 @@ def test_demo_refuses_weights_that_are_not_there(tmp_path):
     result = run(*demo, "--weights", tmp_path / "none.pth")
     assert_one_line_error(result, "none.pth", "no such file")
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (("upscale.py", "--wieghts", "x4.pth", "a.png"), "--weights"),
+        (("evaluate.py", "--weights=x4.pth", "--data=Set5", "--scle=4"), "--scale"),
+        (("train.py", "--config=configs/x4.py", "--workdr=runs"), "--workdir"),
+    ],
+)
+def test_a_mistyped_option_is_recognized(words, near):
+    result = run(*words)
+    assert_one_line_error(result, "no such option", f"did you mean {near}?")
+    assert result.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("upscale.py", "--weights=x4.pth", "--output=out", "a.png"),
+        ("evaluate.py", "--weights=x4.pth", "--data=Set5"),
+        ("export.py", "--weights=x4.pth", "--output=x4.msgpack"),
+        ("train.py", "--config=configs/x4.py", "--workdir=runs"),
+    ],
+)
+def test_outside_the_environment_the_scripts_say_what_to_do(words):
+    result = run("-S", *words)  # no installed packages
+    assert_one_line_error(result, "is not installed", "source .venv/bin/activate")
+    assert result.returncode == 1
