@@ -3,14 +3,25 @@
 #
 #     benchmarks/all.sh FOLDER [PYTHON]
 #
-# FOLDER gets the results as JSON and a log; what fails does not stop the rest.
+# FOLDER gets the results as JSON and a log. What fails does not stop the rest, and what
+# FOLDER has already is not run again: cut off after some minutes, it goes on from there.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath -m "$1") python=${2:-python}
 mkdir -p "$folder"
+export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR-/tmp/lkdn_jax-compiled}
+
+once() { # NAME SCRIPT ARGUMENT…
+    local output=$folder/$1.json
+    [ -e "$output" ] || $python "benchmarks/$2.py" "${@:3}" --output "$output"
+}
+
 {
-    $python benchmarks/check_device.py
-    $python benchmarks/training_step.py --output "$folder/training_step.json"
-    $python benchmarks/inference.py --sizes 1x180x320 8x180x320 16x48x48 --others \
-        --output "$folder/inference.json"
-} 2>&1 | tee "$folder/log.txt"
+    once check check_device
+    for precision in bf16 tf32; do # each beside float32
+        once "inference-$precision" inference --precisions $precision --others \
+            --sizes 1x180x320 8x180x320
+        once "training_step-$precision" training_step --precisions $precision
+    done
+    once inference-patches inference --sizes 16x48x48
+} 2>&1 | tee -a "$folder/log.txt"

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import timing
 from lkdn_jax.cli import ArgumentParser, run
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN
@@ -110,6 +111,7 @@ def main() -> None:
     """Run the checks."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--reference", type=Path, default=Path("../shared/reference"))
+    parser.add_argument("--output", type=Path, help="JSON file to write")
     flags = parser.parse_args()
     device, cpu = jax.devices()[0], jax.devices("cpu")[0]
     print(f"{device.device_kind} beside {cpu.device_kind}")
@@ -119,6 +121,8 @@ def main() -> None:
     wrong = [name for name, error, bound in rows if not error <= bound]
     for name, error, bound in rows:
         print(f"{name:48} {error:.1e} (at most {bound:.0e})")
+    record = [{"name": n, "error": e, "at_most": b} for n, e, b in rows]
+    timing.write(flags.output, {"checks": record})
     if wrong:
         raise InputError(f"{len(wrong)} of {len(rows)} are further off: {wrong[0]}, …")
 

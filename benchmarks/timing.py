@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -22,6 +22,13 @@ from lkdn_jax.models import layers
 from lkdn_jax.ops.depthwise import Implementation
 
 Run = Callable[[], object]  # returns when the work is done
+# What computes ours: the dtype of the network, and the precision of products, which for
+# float32 on GPUs is TF32 unless told otherwise.
+PRECISIONS: dict[str, tuple[Any, str]] = {
+    "bf16": (jnp.bfloat16, "default"),
+    "float32": (None, "highest"),
+    "tf32": (None, "default"),
+}
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "onnxruntime", "openvino")
 
 
@@ -70,15 +77,18 @@ def print_table(title: str, result: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
-def our_precisions() -> dict[str, tuple[Any, str]]:
-    """Return the dtype and the precision of products of ours, by what to add to a name.
+def precisions(asked: Sequence[str] | None) -> list[str]:
+    """Return the precisions to time, the one to compare with first.
 
-    On GPUs products of float32 are TF32 unless told otherwise.
+    Args:
+        asked: Some of `PRECISIONS`, or None for all that the device has: a CPU has
+            float32 alone.
+
+    Returns:
+        What is asked for, and float32, with which the others are checked.
     """
-    precisions: dict[str, tuple[Any, str]] = {" float32": (None, "highest")}
-    if jax.default_backend() != "cpu":
-        precisions |= {" tf32": (None, "default"), " bf16": (jnp.bfloat16, "default")}
-    return precisions
+    known = ["float32"] if jax.default_backend() == "cpu" else list(PRECISIONS)
+    return list(dict.fromkeys([*(asked or known), "float32"]))
 
 
 @contextmanager
@@ -108,15 +118,15 @@ def device_rates() -> dict[str, float]:
     """Measure what the device can do.
 
     Returns:
-        `copy`, bytes read and written a second; `float32` and on accelerators
-        `bfloat16`, operations a second of a large matrix product.
+        `copy`, bytes read and written a second; `float32` and `bfloat16`, operations a
+        second of a large matrix product.
     """
     accelerator = jax.default_backend() != "cpu"
     x = jnp.ones((1 << (28 if accelerator else 24),), jnp.float32)
     add = jax.jit(lambda x: x + 1)
     rates = {"copy": 2 * x.nbytes / _best(lambda: add(x))}
     n = 8192 if accelerator else 2048
-    for dtype in ("float32", "bfloat16") if accelerator else ("float32",):
+    for dtype in ("float32", "bfloat16"):
         a = jnp.ones((n, n), dtype)
         product = jax.jit(partial(jnp.matmul, precision="highest"))
         rates[dtype] = 2 * n**3 / _best(lambda a=a, f=product: f(a, a))

@@ -46,14 +46,16 @@ def our_ways(
     params: Any,
     lr: np.ndarray,
     hr: np.ndarray,
+    precisions: Sequence[str],
     implementations: Sequence[Implementation | None],
 ) -> dict[str, Step]:
     """Compile ours, by dtype and by implementation of the depthwise convolution."""
     tx, ways = adan(LEARNING_RATE), {}
     batch = jax.device_put((lr, hr))
-    for precision, (dtype, products) in timing.our_precisions().items():
-        for implementation in implementations:
-            name = f"ours{precision} {implementation or ''}".rstrip()
+    for precision in precisions:
+        dtype, products = timing.PRECISIONS[precision]
+        for implementation in implementations if precision == precisions[0] else [None]:
+            name = f"ours {precision} {implementation or ''}".rstrip()
             step = make_train_step(LKDN(dtype=dtype), tx)
             state = create_state(LKDN(), tx, params=params)
             start = time.perf_counter()
@@ -81,7 +83,9 @@ def _ours(compiled: Any, state: Any, batch: Any) -> Step:
     return step
 
 
-def torch_ways(params: Any, lr: np.ndarray, hr: np.ndarray) -> dict[str, Step]:
+def torch_ways(
+    params: Any, lr: np.ndarray, hr: np.ndarray, precisions: Sequence[str]
+) -> dict[str, Step]:
     """PyTorch, eager, channels_last and compiled, in the precisions of the device."""
     import torch
 
@@ -105,10 +109,10 @@ def torch_ways(params: Any, lr: np.ndarray, hr: np.ndarray) -> dict[str, Step]:
         )
 
         def step() -> Any:
-            torch.backends.cuda.matmul.allow_tf32 = precision == " tf32"
-            torch.backends.cudnn.allow_tf32 = precision == " tf32"
+            torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+            torch.backends.cudnn.allow_tf32 = precision == "tf32"
             optimizer.zero_grad(set_to_none=True)
-            half = torch.autocast(device, torch.bfloat16, enabled=precision == " bf16")
+            half = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
             with half:
                 loss = (forward(x) - y).abs().mean()
             loss.backward()
@@ -120,26 +124,24 @@ def torch_ways(params: Any, lr: np.ndarray, hr: np.ndarray) -> dict[str, Step]:
 
         return step
 
-    ways = {}
-    for precision in ("", " tf32", " bf16") if cuda else ("",):
-        ways[f"torch{precision}"] = way(torch.contiguous_format, False, precision)
-        name = f"torch channels_last{precision}"
-        ways[name] = way(torch.channels_last, False, precision)
-        ways[f"torch.compile{precision}"] = way(
-            torch.contiguous_format, True, precision
-        )
+    ways, plain, last = {}, torch.contiguous_format, torch.channels_last
+    for precision in precisions:
+        name = f"torch {precision}"
+        ways[name] = way(plain, False, precision)
+        ways[f"{name} channels_last"] = way(last, False, precision)
+        ways[f"{name} compiled"] = way(plain, True, precision)
         if cuda:
-            name = f"torch.compile channels_last{precision}"
-            ways[name] = way(torch.channels_last, True, precision)
+            ways[f"{name} compiled channels_last"] = way(last, True, precision)
     return ways
 
 
 def check(ways: dict[str, Step]) -> None:
-    """Compare the losses of the first step."""
-    reference = None
+    """Compare the losses of the first step with ours in float32."""
+    reference = ways["ours float32"]()
     for name, step in ways.items():
+        if name == "ours float32":  # has made its first step
+            continue
         loss = step()
-        reference = loss if reference is None else reference
         tolerance = 1e-2 if {"bf16", "tf32"} & set(name.split()) else 1e-4
         if not abs(loss / reference - 1) < tolerance:
             raise InputError(f"{name}: loss {loss}, ours {reference}; nothing is timed")
@@ -151,6 +153,7 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--batch", type=int, default=4 if cpu else 64)
+    add("--precisions", nargs="+", choices=timing.PRECISIONS, help="(default: all)")
     add("--rounds", type=int, default=10)
     add("--output", type=Path, help="JSON file to write")
     flags = parser.parse_args()
@@ -160,15 +163,16 @@ def main() -> None:
     variables = LKDN().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     params = jax.tree.map(np.asarray, variables["params"])
     others: list[Implementation] = ["lax"] if cpu else ["lax", "shift", "pallas"]
-    ways = our_ways(params, lr, hr, [None, *others])
+    precisions = timing.precisions(flags.precisions)
+    ways = our_ways(params, lr, hr, precisions, [None, *others])
     absent = timing.missing(("torch",))
     if not absent:
-        ways |= torch_ways(params, lr, hr)
+        ways |= torch_ways(params, lr, hr, precisions)
     check(ways)
     result = timing.interleave(ways, flags.rounds)
     timing.print_table(f"×4 training step, batch {flags.batch} of 48×48", result)
-    best = "ours float32" if cpu else "ours bf16"
-    model = LKDN(dtype=None if cpu else jnp.bfloat16)
+    best, (dtype, _) = f"ours {precisions[0]}", timing.PRECISIONS[precisions[0]]
+    model = LKDN(dtype=dtype)
     pixels = flags.batch * 48 * 48
     bound = roofline(model, timing.device_rates(), pixels, training=True)
     seconds = result[best]["seconds"]
