@@ -35,8 +35,8 @@ def parse() -> ArgumentParser:
 
 def main() -> None:
     flags = parse().parse_args()
-    from lkdn_jax.evaluation.benchmark import Options
     from lkdn_jax.evaluation.comparison import compare_files
+    from lkdn_jax.evaluation.dataset import Options
     from lkdn_jax.evaluation.outputs import check_outputs, write_outputs
     from lkdn_jax.evaluation.report import print_report
 

@@ -72,7 +72,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("demo"))
     parser.add_argument("--steps", type=int, default=0, help="fewer than the config's")
     flags = parser.parse_args()
-    from lkdn_jax.evaluation.benchmark import Options, evaluate_file
+    from lkdn_jax.evaluation.benchmark import evaluate_file
+    from lkdn_jax.evaluation.dataset import Options
     from lkdn_jax.evaluation.report import print_report
     from lkdn_jax.training.config import load_config
     from lkdn_jax.training.loop import train_and_evaluate

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lkdn_jax.errors import InputError
-from lkdn_jax.evaluation.benchmark import Options, Report, evaluate_network
+from lkdn_jax.evaluation.benchmark import evaluate_network
+from lkdn_jax.evaluation.dataset import Options, Report
 from lkdn_jax.evaluation.gallery import Gallery
 from lkdn_jax.evaluation.runtime import measure_cost
 from lkdn_jax.weights.files import load

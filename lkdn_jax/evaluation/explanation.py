@@ -3,8 +3,8 @@
 import numpy as np
 
 from lkdn_jax.data.provenance import PAPER
-from lkdn_jax.evaluation.benchmark import Report
 from lkdn_jax.evaluation.comparison import Entry
+from lkdn_jax.evaluation.dataset import Report
 from lkdn_jax.evaluation.gallery import INPUT_MISTAKES, METRIC_MISTAKES, NO_MISTAKE
 
 # Urban100 ×4: multiply-adds in G at 1280×720 and PSNR-Y in dB, as in figure 1 of the

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from lkdn_jax.data.provenance import PAPER, sample_cubic
-from lkdn_jax.evaluation.benchmark import Sample
+from lkdn_jax.evaluation.dataset import Sample
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y
 
 CROP = 128  # height and width of a crop, in HR pixels

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lkdn_jax.cli import console
-from lkdn_jax.evaluation.benchmark import Options, evaluate_file
+from lkdn_jax.evaluation.benchmark import evaluate_file
+from lkdn_jax.evaluation.dataset import Options
 from lkdn_jax.evaluation.report import print_report, write_report
 from lkdn_jax.models.lkdn import LKDN
 from lkdn_jax.training.writer import write_curves

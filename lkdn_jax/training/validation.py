@@ -13,8 +13,9 @@ from lkdn_jax.data.bicubic import upscale
 from lkdn_jax.data.images import write_image
 from lkdn_jax.data.pairs import find_pairs, load_pair
 from lkdn_jax.data.photographs import PHOTOGRAPHS_HELD_OUT, load_photograph
-from lkdn_jax.evaluation.benchmark import evaluate_dataset, lr_sizes, super_resolve
+from lkdn_jax.evaluation.benchmark import lr_sizes
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler
+from lkdn_jax.evaluation.dataset import evaluate_dataset, super_resolve
 from lkdn_jax.evaluation.figures import enlarge, side_by_side
 from lkdn_jax.models.lkdn import LKDN
 from lkdn_jax.training.writer import read_metrics

@@ -9,7 +9,8 @@ import lkdn_jax
 from lkdn_jax import LKDN, InputError
 from lkdn_jax.data.bicubic import downscale, upscale
 from lkdn_jax.data.images import read_rgb
-from lkdn_jax.evaluation.benchmark import Options, evaluate_file
+from lkdn_jax.evaluation.benchmark import evaluate_file
+from lkdn_jax.evaluation.dataset import Options
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y, ssim
 
 PUBLISHED = ["LKDN_x2", "LKDN_x3", "LKDN_x4", "LKDN-S_x4", "LKDN-S_del_rep_x4"]

@@ -14,8 +14,8 @@ from selenium.webdriver import ActionChains, Keys
 
 from lkdn_jax import LKDN, InputError
 from lkdn_jax.data.bicubic import upscale
-from lkdn_jax.evaluation.benchmark import Options, Sample
 from lkdn_jax.evaluation.comparison import Entry, compare_files
+from lkdn_jax.evaluation.dataset import Options, Sample
 from lkdn_jax.evaluation.explanation import explain
 from lkdn_jax.evaluation.gallery import CROP, Gallery, busiest_crop
 from lkdn_jax.evaluation.html import render, write_figures, write_html
