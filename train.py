@@ -30,7 +30,7 @@ def main() -> None:
     from lkdn_jax.training.config import load_config
     from lkdn_jax.training.loop import train_and_evaluate
 
-    config = load_config(flags.config, overrides)
+    config = load_config(flags.config, overrides, options=list(vars(flags)))
     if flags.multihost or flags.coordinator:
         import jax
 

@@ -6,22 +6,27 @@
 # FOLDER gets the results as JSON and a log. What fails does not stop the rest, and what
 # FOLDER has already is not run again: cut off after some minutes, it goes on from there.
 set -uo pipefail
-cd "$(dirname "$0")/.."
-folder=$(realpath -m "$1") python=${2:-python}
-mkdir -p "$folder"
-export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR-/tmp/lkdn_jax-compiled}
+folder=${1:?give the folder for the results}
+python=${2:-python}
+mkdir -p "$folder" || exit
+folder=$(realpath "$folder")
+cd "$(dirname "$0")/.." || exit
+export PYTHONUNBUFFERED=1
 
 once() { # NAME SCRIPT ARGUMENT…
     local output=$folder/$1.json
-    [ -e "$output" ] || $python "benchmarks/$2.py" "${@:3}" --output "$output"
+    [ -e "$output" ] || "$python" "benchmarks/$2.py" "${@:3}" --output "$output" || failed=1
 }
 
 {
+    failed=0
     once check check_device
     for precision in bf16 tf32; do # each beside float32
-        once "inference-$precision" inference --precisions $precision --others \
-            --sizes 1x180x320 8x180x320
+        for size in 1x180x320 8x180x320 16x48x48; do
+            once "inference-$size-$precision" inference \
+                --sizes $size --precisions $precision --others
+        done
         once "training_step-$precision" training_step --precisions $precision
     done
-    once inference-patches inference --sizes 16x48x48
+    exit $failed
 } 2>&1 | tee -a "$folder/log.txt"

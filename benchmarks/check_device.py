@@ -121,10 +121,10 @@ def main() -> None:
     wrong = [name for name, error, bound in rows if not error <= bound]
     for name, error, bound in rows:
         print(f"{name:48} {error:.1e} (at most {bound:.0e})")
-    record = [{"name": n, "error": e, "at_most": b} for n, e, b in rows]
-    timing.write(flags.output, {"checks": record})
     if wrong:
         raise InputError(f"{len(wrong)} of {len(rows)} are further off: {wrong[0]}, …")
+    record = [{"name": n, "error": e, "at_most": b} for n, e, b in rows]
+    timing.write(flags.output, {"checks": record})
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def torch_ways(
     layout = {"memory_format": torch.channels_last}
     ways = {}
     last = nchw.contiguous(**layout)
-    for precision in precisions:
+    for precision in precisions if cuda else ["float32"]:
         name = f"torch {precision}"
         ways[name] = way(network(), nchw, precision)
         ways[f"{name} channels_last"] = way(network(**layout), last, precision)
@@ -181,9 +181,8 @@ def measure(model: LKDN, size: tuple[int, int, int], flags: Any) -> dict[str, An
     result = timing.interleave(ways, flags.rounds)
     n, h, w = size
     timing.print_table(f"{flags.network} ×4, {n} × {w}×{h} LR pixels", result)
-    best, (dtype, _) = precisions[0], timing.PRECISIONS[precisions[0]]
-    network = folded_model(model).clone(dtype=dtype)
-    bound = roofline(network, timing.device_rates(), n * h * w)
+    best = precisions[0]
+    bound = roofline(folded_model(model), timing.device_rates(), n * h * w, best)
     print(f"ours {best}", describe(bound, result[f"ours {best}"]["seconds"]))
     return {"size": size, "missing": absent, "ways": result, "roofline": bound}
 
@@ -199,7 +198,12 @@ def main() -> None:
         default=["1x180x320", "1x270x480", "16x48x48"],
         help="batch x height x width in LR pixels",
     )
-    add("--precisions", nargs="+", choices=timing.PRECISIONS, help="(default: all)")
+    add(
+        "--precisions",
+        nargs="+",
+        choices=timing.PRECISIONS,
+        help="(default: all there are)",
+    )
     add("--rounds", type=int, default=12)
     add("--others", action="store_true", help="also time our other network")
     add("--output", type=Path, help="JSON file to write")

@@ -15,23 +15,24 @@ def roofline(
     model: LKDN,
     rates: Mapping[str, float],
     pixels: int,
+    precision: str,
     *,
     training: bool = False,
 ) -> dict[str, float]:
     """Bound the time from below.
 
     Args:
-        model: The network; its dtype says how large a number is and which matrix rate
-            counts.
+        model: The network.
         rates: As `benchmarks.timing.device_rates` returns them.
         pixels: LR pixels of the whole batch.
+        precision: One of `benchmarks.timing.PRECISIONS`: how large a number is, and
+            which matrix rate counts.
         training: Count a training step and not inference.
 
     Returns:
         `operations`, `bytes`, and `seconds`, the longer of the two times.
     """
-    half = model.dtype is not None and "bfloat16" in str(model.dtype)
-    size, rate = (2, rates["bfloat16"]) if half else (4, rates["float32"])
+    size, rate = 2 if precision == "bf16" else 4, rates[precision]
     cost = complexity(model, expected_params(model), (model.scale, model.scale))
     width, (distilled, attention) = model.features, model.inner_features()
     maps = model.num_blocks * (3 * width + distilled + 2 * attention) + 2 * width

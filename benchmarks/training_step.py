@@ -125,7 +125,7 @@ def torch_ways(
         return step
 
     ways, plain, last = {}, torch.contiguous_format, torch.channels_last
-    for precision in precisions:
+    for precision in precisions if cuda else ["float32"]:
         name = f"torch {precision}"
         ways[name] = way(plain, False, precision)
         ways[f"{name} channels_last"] = way(last, False, precision)
@@ -153,7 +153,12 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--batch", type=int, default=4 if cpu else 64)
-    add("--precisions", nargs="+", choices=timing.PRECISIONS, help="(default: all)")
+    add(
+        "--precisions",
+        nargs="+",
+        choices=timing.PRECISIONS,
+        help="(default: all there are)",
+    )
     add("--rounds", type=int, default=10)
     add("--output", type=Path, help="JSON file to write")
     flags = parser.parse_args()
@@ -165,18 +170,20 @@ def main() -> None:
     others: list[Implementation] = ["lax"] if cpu else ["lax", "shift", "pallas"]
     precisions = timing.precisions(flags.precisions)
     ways = our_ways(params, lr, hr, precisions, [None, *others])
+    for needed in {precisions[0], "float32"}:
+        if f"ours {needed}" not in ways:
+            raise InputError(f"ours {needed} does not compile; nothing is timed")
     absent = timing.missing(("torch",))
     if not absent:
         ways |= torch_ways(params, lr, hr, precisions)
     check(ways)
     result = timing.interleave(ways, flags.rounds)
     timing.print_table(f"×4 training step, batch {flags.batch} of 48×48", result)
-    best, (dtype, _) = f"ours {precisions[0]}", timing.PRECISIONS[precisions[0]]
-    model = LKDN(dtype=dtype)
     pixels = flags.batch * 48 * 48
-    bound = roofline(model, timing.device_rates(), pixels, training=True)
-    seconds = result[best]["seconds"]
-    print(best, describe(bound, seconds))
+    rates, best = timing.device_rates(), precisions[0]
+    bound = roofline(LKDN(), rates, pixels, best, training=True)
+    seconds = result[f"ours {best}"]["seconds"]
+    print(f"ours {best}", describe(bound, seconds))
     print(f"{STEPS:,} steps in {STEPS * seconds / 3600:.1f} hours")
     record = {"batch": flags.batch, "missing": absent, "ways": result}
     timing.write(flags.output, record | {"roofline": bound})

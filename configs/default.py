@@ -5,7 +5,7 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
-    """Return the defaults: the paper's recipe for LKDN ×4."""
+    """Return the defaults: the paper's recipe for LKDN ×4; no field can be added."""
     config = ConfigDict()
     config.seed = 0  # of the initial parameters and of the patches
     config.steps = 1_000_000
@@ -63,4 +63,4 @@ def get_config() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 5000  # steps
     config.checkpoint.keep = 3  # the latest, beside the best
-    return config
+    return config.lock()

@@ -3,6 +3,8 @@
 import argparse
 import contextlib
 import difflib
+import importlib.util
+import itertools
 import os
 import sys
 import warnings
@@ -41,10 +43,11 @@ class ArgumentParser(argparse.ArgumentParser):
     def _mistyped(self) -> str | None:
         # argparse reports what is missing first, which a mistyped option then is.
         known = list(self._option_string_actions)
-        for word in sys.argv[1:]:
+        for word in itertools.takewhile(lambda word: word != "--", sys.argv[1:]):
             name = word.partition("=")[0]
-            if name.startswith("--") and name not in known:
-                near = difflib.get_close_matches(name, known, 1, 0.7)
+            letters = name.lstrip("-").lower()
+            if name.startswith("-") and letters[:1].isalpha() and name not in known:
+                near = difflib.get_close_matches(f"--{letters}", known, 1, 0.7)
                 if near:
                     return f"{name}: no such option; did you mean {near[0]}?"
         return None
@@ -78,11 +81,12 @@ def run(main: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("lkdn_jax"):
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "lkdn_jax") or importlib.util.find_spec(package):
             raise
         print(
-            f"error: the package {error.name} is not installed: activate the "
-            "environment (source .venv/bin/activate, which `make` sets up), or "
+            f"error: the package {package} is not installed: activate the "
+            "environment (source .venv/bin/activate, which `make demo` sets up), or "
             "pip install -r requirements.txt",
             file=sys.stderr,
         )
@@ -90,11 +94,29 @@ def run(main: Callable[[], None]) -> int:
     except (InputError, OSError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 1
+    except Exception:
+        platforms = os.environ.get("JAX_PLATFORMS")
+        if not platforms or _has_devices():
+            raise
+        print(
+            f"error: JAX_PLATFORMS={platforms}: jax finds no such device; unset it or "
+            "install jax for that device",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         # At once: XLA's threads do not survive an orderly exit in the middle of work.
         os._exit(130)
     return 0
+
+
+def _has_devices() -> bool:
+    jax = sys.modules.get("jax")
+    try:
+        return jax is None or bool(jax.devices())
+    except Exception:  # noqa: BLE001  jax raises RuntimeError or AssertionError
+        return False
 
 
 def _one_line(error: Exception) -> str:

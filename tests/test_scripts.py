@@ -200,12 +200,55 @@ def test_demo_refuses_weights_that_are_not_there(tmp_path):
         (("upscale.py", "--wieghts", "x4.pth", "a.png"), "--weights"),
         (("evaluate.py", "--weights=x4.pth", "--data=Set5", "--scle=4"), "--scale"),
         (("train.py", "--config=configs/x4.py", "--workdr=runs"), "--workdir"),
+        (("upscale.py", "-weights", "x4.pth", "a.png"), "--weights"),
     ],
 )
 def test_a_mistyped_option_is_recognized(words, near):
     result = run(*words)
     assert_one_line_error(result, "no such option", f"did you mean {near}?")
     assert result.returncode == 2
+
+
+def test_words_after_two_dashes_are_no_options():
+    result = run("upscale.py", "--weights=x4.pth", "--fit=abc", "--", "--wights.png")
+    assert_one_line_error(result, "'abc': give width and height")
+
+
+def test_a_platform_that_is_not_there(weights):
+    words = ("export.py", "--weights", weights / "x2.msgpack", "--output", "x.msgpack")
+    result = run(*words, JAX_PLATFORMS="nonsense")
+    assert_one_line_error(result, "JAX_PLATFORMS=nonsense", "unset it")
+
+
+PYTHON = """#!/bin/sh
+echo "$1" >> "{folder}/calls"
+test "$1" = benchmarks/check_device.py && exit 1
+while test "$1" != --output; do shift; done
+echo {{}} > "$2"
+"""
+
+
+def test_the_benchmarks_go_on_where_they_were_cut_off(tmp_path):
+    folder, python = tmp_path / "of two words", tmp_path / "my python"
+    python.write_text(PYTHON.format(folder=tmp_path))
+    python.chmod(0o755)
+
+    def calls():
+        command = [ROOT / "benchmarks/all.sh", folder.name, python]
+        done = subprocess.run(command, cwd=tmp_path, check=False)
+        assert done.returncode == 1  # the check fails
+        made = (tmp_path / "calls").read_text().split()
+        (tmp_path / "calls").unlink()
+        return [Path(call).stem for call in made]
+
+    timed = [*["inference"] * 3, "training_step"]
+    assert calls() == ["check_device", *timed, *timed]
+    assert len(list(folder.glob("*.json"))) == 8
+    (folder / "inference-8x180x320-tf32.json").unlink()
+    assert calls() == ["check_device", "inference"]
+    no_folder = subprocess.run([ROOT / "benchmarks/all.sh"], capture_output=True)
+    assert no_folder.returncode != 0
+    assert b"give the folder" in no_folder.stderr
 
 
 @pytest.mark.parametrize(

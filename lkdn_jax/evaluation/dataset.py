@@ -26,7 +26,7 @@ Upscale = Callable[[np.ndarray], np.ndarray]
 
 
 def ignore(*_: object) -> None:
-    """Do nothing with what is called back."""
+    """Take any arguments and do nothing: a callback where none is given."""
 
 
 @dataclass(frozen=True)

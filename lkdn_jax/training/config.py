@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import re
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,40 +15,64 @@ from lkdn_jax.errors import InputError
 Config = Any  # a ConfigDict, whose attributes no type checker knows
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | Path, overrides: Sequence[str] = (), options: Sequence[str] = ()
+) -> Config:
     """Load a configuration.
 
     Args:
         path: A Python file that defines `get_config()`.
         overrides: `--field=value`, or `--field` and `value`, with dots between the
             parts of a field: `--model.features=48`. Tuples are written `a,b`.
+        options: What the command takes besides, without dashes: a mistyped override may
+            be meant as one of these.
 
     Returns:
         The configuration.
 
     Raises:
-        InputError: No such file, an unknown field (with the nearest name), or a value
-            of another type.
+        InputError: No such file, one that does not run, an unknown field (with the
+            nearest name), or a value of another type.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a config such as configs/x4.py")
-    namespace = runpy.run_path(str(path))
-    if "get_config" not in namespace:
-        raise InputError(f"{path}: defines no get_config(); see configs/default.py")
-    config: Config = namespace["get_config"]()
-    for field, text in _pairs(overrides):
+    config = _run(path)
+    for field, text in _pairs(overrides, _fields(config), options):
         _override(config, field, text)
     return config.lock()
 
 
-def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+def _run(path: Path) -> Config:
+    try:
+        namespace = runpy.run_path(str(path))
+        config = namespace["get_config"]() if "get_config" in namespace else None
+    except Exception as error:  # whatever the user's code raises
+        # A field that is not there: ml_collections prints all that are.
+        reason = re.sub("Other fields present.*?(Did|$)", r"\1", str(error), flags=re.S)
+        raise InputError(
+            f"{path}: {type(error).__name__}: {reason}; a config is Python like "
+            "configs/x4.py"
+        ) from error
+    if not isinstance(config, ConfigDict):
+        raise InputError(
+            f"{path}: no get_config() that returns a ConfigDict; see configs/default.py"
+        )
+    return config
+
+
+def _pairs(
+    words: Sequence[str], fields: Sequence[str], options: Sequence[str]
+) -> list[tuple[str, str]]:
     pairs, rest = [], list(words)
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
             raise InputError(f"{word!r}: overrides are written --field=value")
         field, equals, text = word[2:].partition("=")
+        if field not in fields:
+            near = difflib.get_close_matches(field, [*fields, *options], 1, 0.0)[0]
+            raise InputError(f"--{field}: no such field; did you mean --{near}?")
         if not equals:
             if not rest:
                 raise InputError(f"{word}: a value is missing; write {word}=value")
@@ -68,10 +93,6 @@ def _fields(config: Config, prefix: str = "") -> list[str]:
 
 
 def _override(config: Config, field: str, text: str) -> None:
-    known = _fields(config)
-    if field not in known:
-        near = difflib.get_close_matches(field, known, 1, 0.0)[0]
-        raise InputError(f"--{field}: no such field; did you mean --{near}?")
     *parents, name = field.split(".")
     for parent in parents:
         config = config[parent]

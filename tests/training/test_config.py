@@ -103,9 +103,24 @@ def test_refuses_unknown_fields_and_types(configs, overrides, message):
 def test_refuses_files_that_are_no_configs(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_config(tmp_path / "none.py")
-    (tmp_path / "empty.py").write_text("")
-    with pytest.raises(InputError, match="defines no get_config"):
-        load_config(tmp_path / "empty.py")
+    default = "from configs import default\ndef get_config():\n"
+    for text, message in (
+        ("", r"no get_config\(\) that returns a ConfigDict"),
+        ("def get_config():\n    return {}", "no get_config"),
+        ("def get_config(:", "SyntaxError"),
+        ("import nonexistent", "No module named 'nonexistent'"),
+        (f"{default}    c = default.get_config()\n    c.stepz = 4", 'mean "steps"'),
+    ):
+        (tmp_path / "bad.py").write_text(text)
+        with pytest.raises(InputError, match=message) as error:
+            load_config(tmp_path / "bad.py")
+        assert len(str(error.value)) < 300
+
+
+def test_an_override_may_be_meant_as_an_option_of_the_command(configs):
+    for words in (["--multihots"], ["--multihots=1"]):
+        with pytest.raises(InputError, match="did you mean --multihost"):
+            load_config(configs / "x4.py", words, options=["config", "multihost"])
 
 
 @pytest.mark.parametrize(
