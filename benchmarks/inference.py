@@ -145,7 +145,7 @@ def check(ways: dict[str, Upscale]) -> None:
     for name, upscale in ways.items():
         difference = np.abs(_image(upscale()) - reference).max()
         print(f"{name:34} differs from ours by {difference:.1e} at most")
-        if not difference <= (3e-2 if {"bf16", "tf32"} & set(name.split()) else 2e-5):
+        if not difference <= (3e-2 if timing.is_reduced(name) else 2e-5):
             raise InputError(f"{name}: another function; nothing is timed")
 
 
@@ -182,7 +182,7 @@ def measure(model: LKDN, size: tuple[int, int, int], flags: Any) -> dict[str, An
     n, h, w = size
     timing.print_table(f"{flags.network} ×4, {n} × {w}×{h} LR pixels", result)
     best = precisions[0]
-    bound = roofline(folded_model(model), timing.device_rates(), n * h * w, best)
+    bound = roofline(folded_model(model), timing.device_rates(best), n * h * w, best)
     print(f"ours {best}", describe(bound, result[f"ours {best}"]["seconds"]))
     return {"size": size, "missing": absent, "ways": result, "roofline": bound}
 

@@ -23,16 +23,15 @@ def roofline(
 
     Args:
         model: The network.
-        rates: As `benchmarks.timing.device_rates` returns them.
+        rates: As `benchmarks.timing.device_rates` returns them for `precision`.
         pixels: LR pixels of the whole batch.
-        precision: One of `benchmarks.timing.PRECISIONS`: how large a number is, and
-            which matrix rate counts.
+        precision: One of `benchmarks.timing.PRECISIONS`; says how large a number is.
         training: Count a training step and not inference.
 
     Returns:
         `operations`, `bytes`, and `seconds`, the longer of the two times.
     """
-    size, rate = 2 if precision == "bf16" else 4, rates[precision]
+    size = 2 if precision == "bf16" else 4
     cost = complexity(model, expected_params(model), (model.scale, model.scale))
     width, (distilled, attention) = model.features, model.inner_features()
     maps = model.num_blocks * (3 * width + distilled + 2 * attention) + 2 * width
@@ -40,7 +39,7 @@ def roofline(
     operations = 2.0 * cost.multiply_adds * pixels * passes
     moved = size * 2.0 * maps * pixels * passes
     moved += 4.0 * (3 + 3 * model.scale**2) * pixels
-    seconds = max(operations / rate, moved / rates["copy"])
+    seconds = max(operations / rates["product"], moved / rates["copy"])
     return {"operations": operations, "bytes": moved, "seconds": seconds}
 
 

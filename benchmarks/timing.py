@@ -115,23 +115,30 @@ def missing(packages: tuple[str, ...]) -> list[str]:
     return absent
 
 
-def device_rates() -> dict[str, float]:
+def is_reduced(name: str) -> bool:
+    """Say whether a way of this name computes in less than float32."""
+    return bool({"bf16", "tf32"} & set(name.split()))
+
+
+def device_rates(precision: str) -> dict[str, float]:
     """Measure what the device can do.
 
+    Args:
+        precision: One of `PRECISIONS`, for the products.
+
     Returns:
-        `copy`, bytes read and written a second; and for each of `PRECISIONS`,
-        operations a second of a large matrix product.
+        `copy`, bytes read and written a second; `product`, operations a second of a
+        large matrix product.
     """
     accelerator = jax.default_backend() != "cpu"
     x = jnp.ones((1 << (28 if accelerator else 24),), jnp.float32)
     add = jax.jit(lambda x: x + 1)
     rates = {"copy": 2 * x.nbytes / _best(lambda: add(x))}
     n = 8192 if accelerator else 2048
-    for name, (dtype, products) in PRECISIONS.items():
-        a = jnp.ones((n, n), dtype or jnp.float32)
-        product = jax.jit(partial(jnp.matmul, precision=products))
-        rates[name] = 2 * n**3 / _best(lambda a=a, f=product: f(a, a))
-    return rates
+    dtype, products = PRECISIONS[precision]
+    a = jnp.ones((n, n), dtype or jnp.float32)
+    product = jax.jit(partial(jnp.matmul, precision=products))
+    return rates | {"product": 2 * n**3 / _best(lambda: product(a, a))}
 
 
 def environment() -> dict[str, Any]:

@@ -80,29 +80,11 @@ def run(main: Callable[[], None]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("", "lkdn_jax") or importlib.util.find_spec(package):
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
             raise
-        print(
-            f"error: the package {package} is not installed: activate the "
-            "environment (source .venv/bin/activate, which `make demo` sets up), or "
-            "pip install -r requirements.txt",
-            file=sys.stderr,
-        )
-        return 1
-    except (InputError, OSError) as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        return 1
-    except Exception:
-        platforms = os.environ.get("JAX_PLATFORMS")
-        if not platforms or _has_devices():
-            raise
-        print(
-            f"error: JAX_PLATFORMS={platforms}: jax finds no such device; unset it or "
-            "install jax for that device",
-            file=sys.stderr,
-        )
+        print(f"error: {reason}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
@@ -111,20 +93,37 @@ def run(main: Callable[[], None]) -> int:
     return 0
 
 
+def _reason(error: Exception) -> str | None:
+    """Return what the user can mend, in one line, or None if it is a bug."""
+    if isinstance(error, InputError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        name = "" if error.filename is None else f"{error.filename}: "
+        reason = error.strerror or error
+        return f"{name}{reason}; check the path, its permissions and the free space"
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("", "lkdn_jax") and not importlib.util.find_spec(package):
+            return (
+                f"the package {package} is not installed: activate the environment "
+                "(source .venv/bin/activate, which `make demo` sets up), or "
+                "pip install -r requirements.txt"
+            )
+    platforms = os.environ.get("JAX_PLATFORMS")
+    if platforms and not _has_devices():
+        return (
+            f"JAX_PLATFORMS={platforms}: jax finds no such device; unset it or "
+            "install jax for that device"
+        )
+    return None
+
+
 def _has_devices() -> bool:
     jax = sys.modules.get("jax")
     try:
         return jax is None or bool(jax.devices())
     except Exception:  # noqa: BLE001  jax raises RuntimeError or AssertionError
         return False
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError):
-        name = "" if error.filename is None else f"{error.filename}: "
-        reason = error.strerror or error
-        return f"{name}{reason}; check the path, its permissions and the free space"
-    return " ".join(str(error).split())
 
 
 def console() -> "Console":
