@@ -21,6 +21,7 @@ from lkdn_jax.models.layers import (
     PartConv,
     PixelNorm,
     frame,
+    join,
     unframe,
 )
 from lkdn_jax.models.upsamplers import DirectUpsampler, RepUpsampler
@@ -35,6 +36,11 @@ _SHALLOW_BLOCKS = {"BSB": BSConv, "BSRB": BSRB, "RBSB": RBSB}
 _UPSAMPLERS = {"direct": DirectUpsampler, "rep": RepUpsampler}
 
 
+def round_up(channels: int, multiple: int = 8) -> int:
+    """Return the channels that fill whole vectors of `multiple` numbers."""
+    return -(-channels // multiple) * multiple
+
+
 def _at_least_float32(dtype: Dtype) -> Dtype:
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
@@ -44,7 +50,8 @@ class LKDB(nn.Module):
 
     Attributes:
         features: Channels in and out.
-        distilled: Channels of each of the four distilled parts.
+        distilled: Channels of each of the four distilled parts. If `centred`, made in
+            whole vectors, of which the rest is zero and goes no further.
         attention_features: Channels the attention works on.
         shallow_block: The block of the refinement path, see `LKDN`.
         centred: Number of channels over which the output of `c6` has mean zero (the
@@ -74,16 +81,19 @@ class LKDB(nn.Module):
         dtype = self.dtype
         shallow = _SHALLOW_BLOCKS[self.shallow_block]
         parts, refined = [], x
+        made = self.distilled if self.centred is None else round_up(self.distilled)
         for i in (1, 2, 3):
-            distill = Conv(self.distilled, dtype=dtype, name=f"c{i}_d")
+            distill = Conv(made, dtype=dtype, name=f"c{i}_d")
             refine = shallow(self.features, dtype=dtype, name=f"c{i}_r")
-            parts.append(gelu(unframe(distill(refined))))
+            parts.append(unframe(distill(refined)))
             refined = store(frame(gelu(refine(refined)), valid))
-        parts.append(gelu(BSConv(self.distilled, dtype=dtype, name="c4")(refined)))
-        # Two products of half the channels: faster on CPU than one or four.
+        parts.append(store(BSConv(made, dtype=dtype, name="c4")(refined)))
         c5 = PartConv(self.attention_features, 2, dtype=dtype, name="c5")
-        halves = [jnp.concatenate(parts[i : i + 2], axis=-1) for i in (0, 2)]
-        y = c5(halves[0], 0) + c5(halves[1], 1)
+        first, second = (
+            gelu(join(x, y, self.distilled)) for x, y in (parts[:2], parts[2:])
+        )
+        # Two products of half the channels: faster on CPU than one or four.
+        y = c5(first, 0) + c5(second, 1)
         if trunk is not None:
             y = after(y, trunk)
         y = LargeKernelAttention(dtype=dtype, name="atten")(y, valid)

@@ -14,14 +14,16 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lkdn_jax.models.lkdn import INPUT_COPIES, LKDN
+from lkdn_jax.models.lkdn import INPUT_COPIES, LKDN, round_up
 from lkdn_jax.models.reparam import fold, folded_model
 
 Params = Mapping[str, Any]
 
 
 _DEPTHWISE = ("dw", "depthwise", "depthwise_dilated")
-_VECTOR = 8  # numbers; LKDN's 28 distilled channels become 32, LKDN-S' 42 become 48
+# Two distilled parts side by side are to be whole vectors of 8: LKDN-S' 21 channels
+# become 24, LKDN's 28 remain.
+_PART = 4
 
 
 def optimize_for_inference(params: Params) -> dict[str, Any]:
@@ -48,10 +50,11 @@ def optimize_for_inference(params: Params) -> dict[str, Any]:
             # The input is a concatenation of parts, each of which has become wider.
             k, _, inputs, outputs = array.shape
             count = parts.get(layer, 1)
-            array = _pad(array.reshape(k, k, count, inputs // count, outputs), 3)
+            array = array.reshape(k, k, count, inputs // count, outputs)
+            array = _pad(array, 3, _PART if layer == "c5" else 8)
             array = array.reshape(k, k, -1, outputs)
         if layer != "conv3":  # the upsampler's output is the image
-            array = _pad(array, array.ndim - 1)
+            array = _pad(array, array.ndim - 1, 8)
         out[path] = jax.device_put(array.astype(np.float32))
     return unflatten_dict(out)
 
@@ -71,17 +74,14 @@ def optimized_model(model: LKDN) -> LKDN:
     distilled, attention = model.inner_features()
     return folded_model(model).clone(
         optimized=features,
-        features=_wide(features),
-        distilled=_wide(distilled),
-        attention_features=_wide(attention),
+        features=round_up(features),
+        distilled=round_up(distilled, _PART),
+        attention_features=round_up(attention),
     )
 
 
-def _wide(channels: int) -> int:
-    return -(-channels // _VECTOR) * _VECTOR
-
-
-def _pad(array: np.ndarray, axis: int) -> np.ndarray:
-    missing = _wide(array.shape[axis]) - array.shape[axis]
-    widths = [(0, missing if i == axis else 0) for i in range(array.ndim)]
+def _pad(array: np.ndarray, axis: int, multiple: int) -> np.ndarray:
+    length = array.shape[axis]
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, round_up(length, multiple) - length)
     return np.pad(array, widths)

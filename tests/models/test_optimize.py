@@ -51,6 +51,17 @@ def test_published_networks(reference, name):
         assert np.abs(sr - expected[f"{image}_sr"]).max() <= 2e-5
 
 
+def test_cpu_copies_no_parts_together():
+    # From jaxlib 0.12 on XLA on CPU copies what is concatenated, part by part.
+    model = optimized_model(LKDN(num_blocks=2))
+    params = lkdn_jax.models.lkdn.expected_params(model)
+    lr = jax.ShapeDtypeStruct((1, 36, 40, 3), jnp.float32)
+    program = jax.jit(lambda params, lr: model.apply({"params": params}, lr))
+    compiled = program.lower(params, lr).compile().as_text()
+    assert compiled.count(" dot(") >= 2 * 10
+    assert compiled.count(" concatenate(") == 0
+
+
 def test_memory_of_a_large_image():
     # Input, output and four feature maps, twice: what an efficient network may need.
     model = optimized_model(LKDN())
