@@ -83,12 +83,12 @@ def unframe(x: Array) -> Array:
 def join(x: Array, y: Array, channels: int) -> Array:
     """Put the first channels of two maps side by side.
 
-    As a sum of padded maps, which XLA on CPU fuses with what makes and reads it. From
-    jaxlib 0.12 on it copies the parts of a concatenation one by one.
+    A sum of padded maps, since XLA on CPU fuses that with what makes the maps and what
+    reads the sum. What is concatenated it copies, map by map (jaxlib 0.12; 0.11 not).
 
     Args:
         x: Features [n, h, w, c].
-        y: Features of that shape.
+        y: Features of that shape and dtype.
         channels: How many of each, at most c.
 
     Returns:

@@ -31,13 +31,14 @@ from lkdn_jax.ops.order import add_now, after, store
 ShallowBlock = Literal["BSB", "BSRB", "RBSB"]
 Upsampler = Literal["direct", "rep"]
 
+VECTOR = 8  # numbers; channels that fill no whole vector are slow on CPU
 INPUT_COPIES = 4  # the image enters four times along channels (paper, section 3.1)
 _SHALLOW_BLOCKS = {"BSB": BSConv, "BSRB": BSRB, "RBSB": RBSB}
 _UPSAMPLERS = {"direct": DirectUpsampler, "rep": RepUpsampler}
 
 
-def round_up(channels: int, multiple: int = 8) -> int:
-    """Return the channels that fill whole vectors of `multiple` numbers."""
+def round_up(channels: int, multiple: int = VECTOR) -> int:
+    """Return the smallest multiple of `multiple` that is at least `channels`."""
     return -(-channels // multiple) * multiple
 
 
@@ -50,12 +51,12 @@ class LKDB(nn.Module):
 
     Attributes:
         features: Channels in and out.
-        distilled: Channels of each of the four distilled parts. If `centred`, made in
-            whole vectors, of which the rest is zero and goes no further.
+        distilled: Channels of each of the four distilled parts.
         attention_features: Channels the attention works on.
         shallow_block: The block of the refinement path, see `LKDN`.
-        centred: Number of channels over which the output of `c6` has mean zero (the
-            others are zero), or None if it need not have.
+        optimized: For optimized parameters, see `LKDN`: the number of features over
+            which the output of `c6` has mean zero (the others are zero). Distilled
+            parts are then computed in whole vectors and cut to `distilled` channels.
         dtype: Dtype of the computation inside; the input and the output are wider.
     """
 
@@ -63,7 +64,7 @@ class LKDB(nn.Module):
     distilled: int
     attention_features: int
     shallow_block: ShallowBlock
-    centred: int | None = None
+    optimized: int | None = None
     dtype: Dtype | None = None
 
     @nn.compact
@@ -81,24 +82,24 @@ class LKDB(nn.Module):
         dtype = self.dtype
         shallow = _SHALLOW_BLOCKS[self.shallow_block]
         parts, refined = [], x
-        made = self.distilled if self.centred is None else round_up(self.distilled)
+        wide = self.distilled if self.optimized is None else round_up(self.distilled)
         for i in (1, 2, 3):
-            distill = Conv(made, dtype=dtype, name=f"c{i}_d")
+            distill = Conv(wide, dtype=dtype, name=f"c{i}_d")
             refine = shallow(self.features, dtype=dtype, name=f"c{i}_r")
             parts.append(unframe(distill(refined)))
             refined = store(frame(gelu(refine(refined)), valid))
-        parts.append(store(BSConv(made, dtype=dtype, name="c4")(refined)))
+        # Stored: XLA would sum the taps for both halves of the channels below.
+        parts.append(store(BSConv(wide, dtype=dtype, name="c4")(refined)))
         c5 = PartConv(self.attention_features, 2, dtype=dtype, name="c5")
-        first, second = (
-            gelu(join(x, y, self.distilled)) for x, y in (parts[:2], parts[2:])
-        )
+        first = gelu(join(parts[0], parts[1], self.distilled))
+        second = gelu(join(parts[2], parts[3], self.distilled))
         # Two products of half the channels: faster on CPU than one or four.
         y = c5(first, 0) + c5(second, 1)
         if trunk is not None:
             y = after(y, trunk)
         y = LargeKernelAttention(dtype=dtype, name="atten")(y, valid)
         y = Conv(self.features, dtype=dtype, name="c6")(y)
-        y = PixelNorm(centred=self.centred, name="pixel_norm")(y)
+        y = PixelNorm(centred=self.optimized, name="pixel_norm")(y)
         return add_now(frame(y, valid), x)
 
 
@@ -115,8 +116,9 @@ class LKDN(nn.Module):
             (re-parameterizable, LKDN-S).
         upsampler: `direct` (3×3 convolution) or `rep` (re-parameterizable, LKDN-S).
         optimized: For the parameters of `lkdn_jax.optimize_for_inference`, the number
-            of features they had before: one copy of the image instead of four, and a
-            `c6` whose LayerNorm needs no mean. None for all others.
+            of features they had before: one copy of the image instead of four, a `c6`
+            whose LayerNorm needs no mean, and channels in whole vectors. None for all
+            others.
         dtype: Dtype of the computation, None for that of the input but at least
             float32. Parameters, the trunk that the blocks add to, LayerNorm and the
             upsampler stay float32 at least.
@@ -171,7 +173,7 @@ class LKDN(nn.Module):
                 distilled,
                 attention,
                 self.shallow_block,
-                centred=self.optimized,
+                optimized=self.optimized,
                 dtype=dtype,
                 name=f"B{i + 1}",
             )

@@ -14,16 +14,16 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from lkdn_jax.models.lkdn import INPUT_COPIES, LKDN, round_up
+from lkdn_jax.models.lkdn import INPUT_COPIES, LKDN, VECTOR, round_up
 from lkdn_jax.models.reparam import fold, folded_model
 
 Params = Mapping[str, Any]
 
 
 _DEPTHWISE = ("dw", "depthwise", "depthwise_dilated")
-# Two distilled parts side by side are to be whole vectors of 8: LKDN-S' 21 channels
-# become 24, LKDN's 28 remain.
-_PART = 4
+# Two distilled parts side by side are to be whole vectors: LKDN-S' 21 channels become
+# 24, LKDN's 28 remain.
+_PART = VECTOR // 2
 
 
 def optimize_for_inference(params: Params) -> dict[str, Any]:
@@ -47,14 +47,14 @@ def optimize_for_inference(params: Params) -> dict[str, Any]:
         if path[0] == "fea_conv" and layer == "pw":
             array = array.reshape(1, 1, INPUT_COPIES, 3, -1).sum(2)
         elif leaf == "kernel" and layer not in _DEPTHWISE:
-            # The input is a concatenation of parts, each of which has become wider.
+            # The input is a concatenation of parts, each of which may become wider.
             k, _, inputs, outputs = array.shape
             count = parts.get(layer, 1)
             array = array.reshape(k, k, count, inputs // count, outputs)
-            array = _pad(array, 3, _PART if layer == "c5" else 8)
+            array = _pad(array, 3, _PART if layer == "c5" else VECTOR)
             array = array.reshape(k, k, -1, outputs)
         if layer != "conv3":  # the upsampler's output is the image
-            array = _pad(array, array.ndim - 1, 8)
+            array = _pad(array, array.ndim - 1, VECTOR)
         out[path] = jax.device_put(array.astype(np.float32))
     return unflatten_dict(out)
 
