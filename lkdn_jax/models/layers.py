@@ -21,7 +21,9 @@ from flax.typing import Dtype
 from jax import Array, lax
 
 from lkdn_jax.ops.depthwise import Padding, depthwise_conv
+from lkdn_jax.ops.dtypes import at_least_float32
 from lkdn_jax.ops.order import store
+from lkdn_jax.ops.pointwise import pointwise
 
 Initializer = Callable[..., Array]
 
@@ -99,16 +101,6 @@ def join(x: Array, y: Array, channels: int) -> Array:
         return jnp.pad(x[..., :channels], ((0, 0), (0, 0), (0, 0), (before, after)))
 
     return padded(x, 0, channels) + padded(y, channels, 0)
-
-
-def pointwise(x: Array, kernel: Array) -> Array:
-    """Multiply every pixel [n, h, w, c] by a matrix [c, d]: a 1×1 convolution.
-
-    As a product of two dimensions: of more, XLA on CPU transposes a whole map, and
-    computes it anew to do so, for the gradient of the kernel.
-    """
-    *outer, c = x.shape
-    return (x.reshape(math.prod(outer), c) @ kernel).reshape(*outer, kernel.shape[1])
 
 
 class Conv(nn.Module):
@@ -312,9 +304,8 @@ class PixelNorm(nn.Module):
         c = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-        wide = x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.float32
+        wide = at_least_float32(x.dtype)
         x, scale, bias = promote_dtype(x, scale, bias, dtype=wide)
-        x = store(x)
         if self.centred is None:
             x = x - store(x.mean(-1, keepdims=True))
         variance = jnp.square(x).sum(-1, keepdims=True) / (self.centred or c)

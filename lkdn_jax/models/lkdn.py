@@ -25,6 +25,7 @@ from lkdn_jax.models.layers import (
     unframe,
 )
 from lkdn_jax.models.upsamplers import DirectUpsampler, RepUpsampler
+from lkdn_jax.ops.dtypes import at_least_float32
 from lkdn_jax.ops.gelu import gelu
 from lkdn_jax.ops.order import add_now, after, store
 
@@ -40,10 +41,6 @@ _UPSAMPLERS = {"direct": DirectUpsampler, "rep": RepUpsampler}
 def round_up(channels: int, multiple: int = VECTOR) -> int:
     """Return the smallest multiple of `multiple` that is at least `channels`."""
     return -(-channels // multiple) * multiple
-
-
-def _at_least_float32(dtype: Dtype) -> Dtype:
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
 class LKDB(nn.Module):
@@ -157,8 +154,8 @@ class LKDN(nn.Module):
             TypeError: `lr` is not floating point.
         """
         self._check(lr)
-        dtype = self.dtype or _at_least_float32(lr.dtype)
-        wide = _at_least_float32(dtype)
+        dtype = self.dtype or at_least_float32(lr.dtype)
+        wide = at_least_float32(dtype)
         copies = INPUT_COPIES if self.optimized is None else 1
         x = jnp.concatenate([lr.astype(wide)] * copies, axis=-1)
         x = BSConv(self.features, dtype=wide, name="fea_conv")(frame(x, valid))
@@ -184,7 +181,7 @@ class LKDN(nn.Module):
         x = BSConv(self.features, dtype=wide, name="c2")(x) + unframe(fea)
         upsampler = _UPSAMPLERS[self.upsampler]
         sr = upsampler(self.scale, dtype=wide, name="upsampler")(x, valid)
-        return sr.astype(_at_least_float32(sr.dtype))
+        return sr.astype(at_least_float32(sr.dtype))
 
     def _check(self, lr: Array) -> None:
         if lr.ndim != 4 or lr.shape[-1] != 3:

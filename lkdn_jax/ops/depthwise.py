@@ -4,6 +4,7 @@ XLA's grouped convolution is slow: on CPUs the same sum written as k² shifted
 multiply-adds runs about thirty times faster. Arrays are NHWC.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -12,10 +13,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from lkdn_jax.ops import depthwise_pallas
+from lkdn_jax.ops.dtypes import at_least_float32
 from lkdn_jax.ops.order import store
 
 Implementation = Literal["lax", "shift", "pallas"]
 Padding = Literal["SAME", "VALID"]
+# `fused`: whatever XLA fuses with what is around; `stored`: the fastest that does not.
+_Way = Literal["fused", "stored", "shift", "pallas"]
 _GROUPS = 16
 
 
@@ -39,8 +43,9 @@ def depthwise_conv(
         implementation: `lax` (one grouped convolution), `shift` (k² shifted
             multiply-adds) or `pallas` (kernels for GPUs, interpreted elsewhere). None
             takes `shift`, which XLA fuses with what is around it; but on CUDA, from
-            Ampere on, `pallas` for the gradient by the kernel: one pass, where `shift`
-            is a loop over the taps (docs/performance.md).
+            Ampere on, `pallas` where gradients are taken: it needs no padded copies,
+            and one pass for the gradient by the kernel, where `shift` is a loop over
+            the taps (docs/performance.md).
 
     Returns:
         Output of the dtype of `x`, summed in float32 at least: a cross-correlation, as
@@ -63,8 +68,7 @@ def depthwise_conv(
     pad = dilation * (k // 2) if padding == "SAME" else 0
     if implementation == "lax":
         return _lax(x, kernel, dilation, pad) + bias.reshape(1, 1, 1, -1)
-    sums = _SUMS[implementation or "default"]
-    return _conv(x, kernel, bias, dilation, pad, sums)
+    return _conv(x, kernel, bias, dilation, pad, implementation or "fused")
 
 
 def _lax(x: Array, kernel: Array, dilation: int, pad: int) -> Array:
@@ -81,42 +85,116 @@ def _lax(x: Array, kernel: Array, dilation: int, pad: int) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _conv(
-    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, sums: Any
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
 ) -> Array:
-    forward, _ = sums
-    return forward(_pad(x, pad), kernel, bias, dilation)
+    def pallas(x: Array, kernel: Array, bias: Array) -> Array:
+        return depthwise_pallas.forward(x, kernel, bias, dilation, pad)
+
+    def shift(x: Array, kernel: Array, bias: Array) -> Array:
+        return _shift(x, kernel, bias, dilation, pad)
+
+    return _run(way, pallas, shift, x, kernel, bias)
 
 
 def _conv_forward(
-    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, sums: Any
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(x, kernel, bias, dilation, pad, sums), (x, kernel)
+    # What is differentiated is stored: there is nothing to fuse with.
+    way = "stored" if way == "fused" else way
+    return _conv(x, kernel, bias, dilation, pad, way), (x, kernel)
 
 
 def _conv_backward(
-    dilation: int, pad: int, sums: Any, residuals: tuple[Array, Array], dy: Array
+    dilation: int, pad: int, way: _Way, residuals: tuple[Array, Array], dy: Array
 ) -> tuple[Array, Array, Array]:
     # Differentiated tap by tap, each of the k² shifts would become a padded array.
     x, kernel = residuals
-    forward, kernel_gradient = sums
-    around = dilation * (kernel.shape[0] - 1) - pad
-    no_bias = jnp.zeros(kernel.shape[-1], dy.dtype)
-    dx = forward(_pad(dy, around), kernel[::-1, ::-1], no_bias, dilation)
-    dkernel = kernel_gradient(_pad(x, pad), dy, kernel.shape[0], dilation)
-    dbias = dy.sum((0, 1, 2), dtype=_wide(dy.dtype))
+    way = "stored" if way == "fused" else way
+    # The barrier keeps XLA from storing dy in float32 too.
+    dy = lax.optimization_barrier(dy)
+    dx = _input_gradient(dy, kernel, dilation, pad, way)
+    sums: Any = _gradients(x, dy, kernel.shape[0], dilation, pad, way)
+    dkernel, dbias = sums
     return dx, dkernel.astype(kernel.dtype), dbias.astype(dy.dtype)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
-@jax.jit(static_argnums=3, inline=True)  # traced once for all layers of a shape
-def _shift(x: Array, kernel: Array, bias: Array, dilation: int) -> Array:
+def _input_gradient(
+    dy: Array, kernel: Array, dilation: int, pad: int, way: _Way
+) -> Array:
+    around = dilation * (kernel.shape[0] - 1) - pad
+    no_bias = jnp.zeros(kernel.shape[-1], dy.dtype)
+    return _conv(dy, kernel[::-1, ::-1], no_bias, dilation, around, way)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _gradients(
+    x: Array, dy: Array, k: int, dilation: int, pad: int, way: _Way
+) -> tuple[Array, Array]:
+    """Differentiate by kernel [k, k, 1, c] and bias [c]."""
+
+    def pallas(x: Array, dy: Array) -> tuple[Array, Array]:
+        return depthwise_pallas.gradients(x, dy, k, dilation, pad)
+
+    def shift(x: Array, dy: Array) -> tuple[Array, Array]:
+        return _shift_gradients(x, dy, k, dilation, pad)
+
+    return _run(way, pallas, shift, x, dy)
+
+
+def _gradients_forward(
+    x: Array, dy: Array, k: int, dilation: int, pad: int, way: _Way
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    return _gradients(x, dy, k, dilation, pad, way), (x, dy)
+
+
+def _gradients_backward(
+    k: int,
+    dilation: int,
+    pad: int,
+    way: _Way,
+    residuals: tuple[Array, Array],
+    slopes: tuple[Array, Array],
+) -> tuple[Array, Array]:
+    # They are linear in both, so their gradients are convolutions again.
+    del k
+    x, dy = residuals
+    kernel, bias = slopes[0].astype(x.dtype), slopes[1].astype(x.dtype)
+    dx = _input_gradient(dy, kernel, dilation, pad, way)
+    return dx, _conv(x, kernel, bias, dilation, pad, way)
+
+
+_gradients.defvjp(_gradients_forward, _gradients_backward)
+
+
+def _run(
+    way: _Way, pallas: Callable[..., Any], shift: Callable[..., Any], *arrays: Array
+) -> Any:
+    if way == "pallas":
+        return pallas(*arrays)
+    wide = at_least_float32(arrays[0].dtype) != jnp.float32
+    # XLA takes Triton only from compute capability 8.0, Ampere, on.
+    if way != "stored" or wide or _has_old_gpu():
+        return shift(*arrays)
+    return lax.platform_dependent(*arrays, cuda=pallas, default=shift)
+
+
+def _has_old_gpu() -> bool:
+    # Without a GPU here the program is for another machine.
+    versions = [getattr(gpu, "compute_capability", "") for gpu in jax.local_devices()]
+    return any(v[:1].isdigit() and float(v) < 8 for v in versions)
+
+
+@jax.jit(static_argnums=(3, 4), inline=True)  # traced once for all layers of a shape
+def _shift(x: Array, kernel: Array, bias: Array, dilation: int, pad: int) -> Array:
+    x = _pad(x, pad)
     _, h, w, c = x.shape
     k = kernel.shape[0]
     h, w = h - dilation * (k - 1), w - dilation * (k - 1)
     # Sums are float32 at least: 25 roundings to bfloat16 would cost 0.02 dB.
-    wide = _wide(x.dtype)
+    wide = at_least_float32(x.dtype)
     out = bias.astype(wide).reshape(1, 1, 1, c)
     for i in range(k):
         for j in range(k):
@@ -126,9 +204,14 @@ def _shift(x: Array, kernel: Array, bias: Array, dilation: int) -> Array:
     return out.astype(x.dtype)
 
 
-def _shift_kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
+@jax.jit(static_argnums=(2, 3, 4), inline=True)
+def _shift_gradients(
+    x: Array, dy: Array, k: int, dilation: int, pad: int
+) -> tuple[Array, Array]:
     n, h, w, c = dy.shape
-    wide = _wide(dy.dtype)
+    wide = at_least_float32(dy.dtype)
+    dbias = dy.sum((0, 1, 2), dtype=wide)
+    x = _pad(x, pad)
     # Sums of slices first: XLA on CPU makes one fast loop of them, and a slow one of a
     # product under a reduction. The loop over taps keeps the program small.
     rows = -(-h // min(h, _GROUPS))
@@ -144,66 +227,10 @@ def _shift_kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
         return None, total
 
     _, sums = lax.scan(tap, None, jnp.arange(k * k))
-    return sums.sum((1, 2, 3)).reshape(k, k, 1, c)
+    return sums.sum((1, 2, 3)).reshape(k, k, 1, c), dbias
 
 
 def _pad(x: Array, pad: int) -> Array:
     if not pad:
         return x
     return store(jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
-
-
-def _wide(dtype: Any) -> Any:
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-@jax.jit(static_argnums=(2, 3), inline=True)
-def _kernel_gradient(x: Array, dy: Array, k: int, dilation: int) -> Array:
-    def shift(x: Array, dy: Array) -> Array:
-        return _shift_kernel_gradient(x, dy, k, dilation)
-
-    if _wide(x.dtype) != jnp.float32 or _has_old_gpu():
-        return shift(x, dy)
-    return lax.platform_dependent(
-        x,
-        dy,
-        cuda=lambda x, dy: depthwise_pallas.kernel_gradient(x, dy, k, dilation),
-        default=shift,
-    )
-
-
-def _has_old_gpu() -> bool:
-    # XLA takes Triton only from compute capability 8.0, Ampere, on. Without a GPU here
-    # the program is for another machine.
-    versions = [getattr(gpu, "compute_capability", "") for gpu in jax.local_devices()]
-    return any(v[:1].isdigit() and float(v) < 8 for v in versions)
-
-
-def _kernel_gradient_forward(
-    x: Array, dy: Array, k: int, dilation: int
-) -> tuple[Array, tuple[Array, Array]]:
-    return _kernel_gradient(x, dy, k, dilation), (x, dy)
-
-
-def _kernel_gradient_backward(
-    k: int, dilation: int, residuals: tuple[Array, Array], slope: Array
-) -> tuple[Array, Array]:
-    # It is linear in both, so its gradients are convolutions again.
-    x, dy = residuals
-    slope = slope.astype(x.dtype)
-    no_bias = jnp.zeros(slope.shape[-1], x.dtype)
-    around = _pad(dy, dilation * (k - 1))
-    dx = _shift(around, slope[::-1, ::-1], no_bias, dilation)
-    return dx, _shift(x, slope, no_bias, dilation)
-
-
-_kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)
-
-
-# By implementation, how to compute the output and the gradient of the kernel.
-_SUMS = {
-    "shift": (_shift, _shift_kernel_gradient),
-    "pallas": (depthwise_pallas.forward, depthwise_pallas.kernel_gradient),
-    "default": (_shift, _kernel_gradient),
-}

@@ -76,19 +76,17 @@ def gelu(x: Array) -> Array:
 
 @jax.jit(inline=True)
 def _forward(x: Array) -> tuple[Array, Array]:
-    # The barriers, here and around the gradient: in bfloat16 XLA on GPU would store
-    # arrays a second time, before they are rounded.
-    x = lax.optimization_barrier(x)
     if x.dtype == jnp.float64:
         return jax.nn.gelu(x, approximate=False), x
     wide = x.astype(jnp.float32)
-    return (wide * _one_sided(wide, 0.0)).astype(x.dtype), x
+    y = (wide * _one_sided(wide, 0.0)).astype(x.dtype)
+    # The barriers, here and at the gradient: in bfloat16 XLA on GPU would store arrays
+    # a second time, before they are rounded, and parts of `y` for the gradient.
+    return y, lax.optimization_barrier(x)
 
 
 @jax.jit(inline=True)
 def _backward(x: Array, dy: Array) -> tuple[Array]:
-    # The barrier keeps XLA from storing parts of the forward pass for here.
-    x, dy = lax.optimization_barrier((x, dy))
     if x.dtype == jnp.float64:
         return jax.vjp(partial(jax.nn.gelu, approximate=False), x)[1](dy)
     slope = _one_sided(x.astype(jnp.float32), (2 * math.pi) ** -0.5)

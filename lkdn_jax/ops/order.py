@@ -4,10 +4,12 @@ XLA on CPU drops `lax.optimization_barrier` before it fuses and schedules. A run
 then becomes one kernel at the end, and all its terms stay in memory until there.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 
+@jax.custom_vjp
 def store(x: Array) -> Array:
     """Return `x`, computed once and stored rather than anew by whatever reads it.
 
@@ -16,9 +18,13 @@ def store(x: Array) -> Array:
 
     Returns:
         `x`. The detour over two dimensions keeps XLA on CPU, which drops the barrier
-        early, from moving slices through a padding.
+        early, from moving slices through a padding. Its gradient passes as it is,
+        to be fused with what makes it.
     """
     return lax.optimization_barrier(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+
+store.defvjp(lambda x: (store(x), None), lambda _, dy: (dy,))
 
 
 def add_now(total: Array, term: Array) -> Array:
