@@ -87,13 +87,9 @@ def _lax(x: Array, kernel: Array, dilation: int, pad: int) -> Array:
 def _conv(
     x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
 ) -> Array:
-    def pallas(x: Array, kernel: Array, bias: Array) -> Array:
-        return depthwise_pallas.forward(x, kernel, bias, dilation, pad)
-
-    def shift(x: Array, kernel: Array, bias: Array) -> Array:
-        return _shift(x, kernel, bias, dilation, pad)
-
-    return _run(way, pallas, shift, x, kernel, bias)
+    forward = partial(depthwise_pallas.forward, dilation=dilation, pad=pad)
+    shift = partial(_shift, dilation=dilation, pad=pad)
+    return _run(way, forward, shift, x, kernel, bias)
 
 
 def _conv_forward(
@@ -134,14 +130,9 @@ def _gradients(
     x: Array, dy: Array, k: int, dilation: int, pad: int, way: _Way
 ) -> tuple[Array, Array]:
     """Differentiate by kernel [k, k, 1, c] and bias [c]."""
-
-    def pallas(x: Array, dy: Array) -> tuple[Array, Array]:
-        return depthwise_pallas.gradients(x, dy, k, dilation, pad)
-
-    def shift(x: Array, dy: Array) -> tuple[Array, Array]:
-        return _shift_gradients(x, dy, k, dilation, pad)
-
-    return _run(way, pallas, shift, x, dy)
+    gradients = partial(depthwise_pallas.gradients, k=k, dilation=dilation, pad=pad)
+    shift = partial(_shift_gradients, k=k, dilation=dilation, pad=pad)
+    return _run(way, gradients, shift, x, dy)
 
 
 def _gradients_forward(
@@ -172,13 +163,16 @@ _gradients.defvjp(_gradients_forward, _gradients_backward)
 def _run(
     way: _Way, pallas: Callable[..., Any], shift: Callable[..., Any], *arrays: Array
 ) -> Any:
-    if way == "pallas":
-        return pallas(*arrays)
     wide = at_least_float32(arrays[0].dtype) != jnp.float32
+    if way == "pallas":
+        default = partial(pallas, interpret=True)
     # XLA takes Triton only from compute capability 8.0, Ampere, on.
-    if way != "stored" or wide or _has_old_gpu():
+    elif way != "stored" or wide or _has_old_gpu():
         return shift(*arrays)
-    return lax.platform_dependent(*arrays, cuda=pallas, default=shift)
+    else:
+        default = shift
+    cuda = partial(pallas, interpret=False)
+    return lax.platform_dependent(*arrays, cuda=cuda, default=default)
 
 
 def _has_old_gpu() -> bool:
@@ -187,7 +181,9 @@ def _has_old_gpu() -> bool:
     return any(v[:1].isdigit() and float(v) < 8 for v in versions)
 
 
-@jax.jit(static_argnums=(3, 4), inline=True)  # traced once for all layers of a shape
+@jax.jit(
+    static_argnames=("dilation", "pad"), inline=True
+)  # traced once for all layers of a shape
 def _shift(x: Array, kernel: Array, bias: Array, dilation: int, pad: int) -> Array:
     x = _pad(x, pad)
     _, h, w, c = x.shape
@@ -204,7 +200,7 @@ def _shift(x: Array, kernel: Array, bias: Array, dilation: int, pad: int) -> Arr
     return out.astype(x.dtype)
 
 
-@jax.jit(static_argnums=(2, 3, 4), inline=True)
+@jax.jit(static_argnames=("k", "dilation", "pad"), inline=True)
 def _shift_gradients(
     x: Array, dy: Array, k: int, dilation: int, pad: int
 ) -> tuple[Array, Array]:

@@ -5,7 +5,6 @@ in registers, and zeros around it are not in memory at all. Arrays are NHWC. Sum
 float32.
 """
 
-from collections.abc import Callable
 from functools import partial
 from itertools import product
 from typing import Any
@@ -26,8 +25,11 @@ _GRADIENT_COLUMNS = 8  # k² sums of this many columns stay in registers
 _GRADIENT_ROWS = 4  # of one program: enough programs to fill a card at batch 64
 
 
-@jax.jit(static_argnums=(3, 4))  # traced once, however many layers
-def forward(x: Array, kernel: Array, bias: Array, dilation: int, pad: int) -> Array:
+# Traced once, however many layers.
+@jax.jit(static_argnames=("dilation", "pad", "interpret"))
+def forward(
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, interpret: bool
+) -> Array:
     """Convolve; images that are on several devices stay there.
 
     Args:
@@ -36,6 +38,7 @@ def forward(x: Array, kernel: Array, bias: Array, dilation: int, pad: int) -> Ar
         bias: Bias [c].
         dilation: Distance between neighbouring taps, in pixels.
         pad: Width of the zeros on every side, in pixels.
+        interpret: Run without a GPU, slowly.
 
     Returns:
         Output [n, h', w', c] of the dtype of `x`; h' is h + 2·pad − dilation·(k − 1),
@@ -43,14 +46,14 @@ def forward(x: Array, kernel: Array, bias: Array, dilation: int, pad: int) -> Ar
     """
     run = _forward if jax.device_count() == 1 else _forward_by_device
     one_by_one = sequential_vmap(
-        lambda x, kernel, bias: run(x, kernel, bias, dilation, pad)
+        lambda x, kernel, bias: run(x, kernel, bias, dilation, pad, interpret)
     )
     return one_by_one(x, kernel, bias)
 
 
-@jax.jit(static_argnums=(2, 3, 4))
+@jax.jit(static_argnames=("k", "dilation", "pad", "interpret"))
 def gradients(
-    x: Array, dy: Array, k: int, dilation: int, pad: int
+    x: Array, dy: Array, k: int, dilation: int, pad: int, interpret: bool
 ) -> tuple[Array, Array]:
     """Differentiate by the kernel and by the bias.
 
@@ -62,17 +65,20 @@ def gradients(
         k: Height and width of the kernel.
         dilation: Distance between neighbouring taps, in pixels.
         pad: Width of the zeros on every side, in pixels.
+        interpret: Run without a GPU, slowly.
 
     Returns:
         Gradient by the kernel [k, k, 1, c] and by the bias [c], float32.
     """
     run = _gradients if jax.device_count() == 1 else _gradients_by_device
-    one_by_one = sequential_vmap(lambda x, dy: run(x, dy, k, dilation, pad))
+    one_by_one = sequential_vmap(lambda x, dy: run(x, dy, k, dilation, pad, interpret))
     sums = one_by_one(x, dy)
     return sums[:-1].reshape(k, k, 1, -1), sums[-1]
 
 
-def _forward(x: Array, kernel: Array, bias: Array, dilation: int, pad: int) -> Array:
+def _forward(
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, interpret: bool
+) -> Array:
     n, h, w, c = x.shape
     k = kernel.shape[0]
     h, w = (size + 2 * pad - dilation * (k - 1) for size in (h, w))
@@ -80,53 +86,57 @@ def _forward(x: Array, kernel: Array, bias: Array, dilation: int, pad: int) -> A
     # Program r does the rows r//d·(d·_ROWS) + r%d, and on in steps of d.
     bands = pl.cdiv(h, _ROWS * dilation) * dilation
     sizes = {"k": k, "dilation": dilation, "pad": pad, "channels": channels}
-    call = partial(
-        pl.pallas_call,
+    call = pl.pallas_call(
         partial(_forward_kernel, **sizes),
         out_shape=jax.ShapeDtypeStruct((n, h, w, c), x.dtype),
         grid=(n * bands, pl.cdiv(w, _COLUMNS), pl.cdiv(c, channels)),
         compiler_params=triton.CompilerParams(num_warps=4),
+        interpret=interpret,
         name="depthwise_forward",
     )
-    return _run(call, x, kernel.reshape(k * k, c), bias.reshape(1, c))
+    return call(x, kernel.reshape(k * k, c), bias.reshape(1, c))
 
 
-def _gradients(x: Array, dy: Array, k: int, dilation: int, pad: int) -> Array:
+def _gradients(
+    x: Array, dy: Array, k: int, dilation: int, pad: int, interpret: bool
+) -> Array:
     """Return the sums of all taps, and last that of the bias [k² + 1, c]."""
     n, h, _, c = dy.shape
     channels = _channels(c)
     bands = pl.cdiv(h, _GRADIENT_ROWS)
     blocks = pl.cdiv(c, channels)
     sizes = {"k": k, "dilation": dilation, "pad": pad, "channels": channels}
-    call = partial(
-        pl.pallas_call,
+    call = pl.pallas_call(
         partial(_gradients_kernel, **sizes),
         out_shape=jax.ShapeDtypeStruct(
             (n * bands, k * k + 1, blocks * channels), jnp.float32
         ),
         grid=(n * bands, blocks),
         compiler_params=triton.CompilerParams(num_warps=4),
+        interpret=interpret,
         name="depthwise_gradients",
     )
-    return _run(call, x, dy).sum(0)[:, :c]
+    return call(x, dy).sum(0)[:, :c]
 
 
-def _split_forward(dilation: int, pad: int, mesh: Mesh, shapes: Any, _: Any) -> Any:
+def _split_forward(
+    dilation: int, pad: int, interpret: bool, mesh: Mesh, shapes: Any, _: Any
+) -> Any:
     images, whole, _ = _shardings(mesh, shapes[0])
 
     def forward(x: Array, kernel: Array, bias: Array) -> Array:
-        return _forward(x, kernel, bias, dilation, pad)
+        return _forward(x, kernel, bias, dilation, pad, interpret)
 
     return mesh, forward, images, (images, whole, whole)
 
 
 def _split_gradients(
-    k: int, dilation: int, pad: int, mesh: Mesh, shapes: Any, _: Any
+    k: int, dilation: int, pad: int, interpret: bool, mesh: Mesh, shapes: Any, _: Any
 ) -> Any:
     images, whole, axis = _shardings(mesh, shapes[0])
 
     def gradients(x: Array, dy: Array) -> Array:
-        sums = _gradients(x, dy, k, dilation, pad)
+        sums = _gradients(x, dy, k, dilation, pad, interpret)
         return sums if axis is None else lax.psum(sums, axis)
 
     return mesh, gradients, whole, (images, images)
@@ -139,11 +149,11 @@ def _shardings(mesh: Mesh, x: Any) -> tuple[NamedSharding, NamedSharding, Any]:
 
 
 # XLA cannot split a kernel that is not its own: it would gather all images.
-_forward_by_device = custom_partitioning(_forward, static_argnums=(3, 4))
+_forward_by_device = custom_partitioning(_forward, static_argnums=(3, 4, 5))
 _forward_by_device.def_partition(
     _split_forward, sharding_rule="n a b c, i j k c, c -> n h w c"
 )
-_gradients_by_device = custom_partitioning(_gradients, static_argnums=(2, 3, 4))
+_gradients_by_device = custom_partitioning(_gradients, static_argnums=(2, 3, 4, 5))
 _gradients_by_device.def_partition(
     _split_gradients, sharding_rule="n a b c, n h w c -> t c"
 )
@@ -237,14 +247,6 @@ def _divide(number: Array, by: int) -> tuple[Array, Array]:
     # Triton's lowering knows no floor division; these numbers are not negative.
     divisor = jnp.int32(by)
     return lax.div(number, divisor), lax.rem(number, divisor)
-
-
-def _run(call: Callable[..., Any], *arrays: Array) -> Any:
-    return lax.platform_dependent(
-        *arrays,
-        cuda=lambda *arrays: call()(*arrays),
-        default=lambda *arrays: call(interpret=True)(*arrays),
-    )
 
 
 def _channels(c: int) -> int:

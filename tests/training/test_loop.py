@@ -224,11 +224,8 @@ def test_several_steps_a_dispatch_resume_bit_equal(environment, tmp_path):
     assert model_bytes(tmp_path / "parts") == model_bytes(tmp_path / "whole")
 
 
-def test_two_devices_and_two_processes_train_as_one(environment, tmp_path):
-    steps = ("--steps=5", "--checkpoint.every=5", "--log_every=5")
-    validated = "--validation.folders=photographs"
-    train(environment, tmp_path / "one", *steps)
-    train(environment, tmp_path / "two", *steps, devices=2)
+def test_two_devices_and_two_processes_train_as_one(environment, whole, tmp_path):
+    train(environment, tmp_path / "two", devices=2)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -241,9 +238,8 @@ def test_two_devices_and_two_processes_train_as_one(environment, tmp_path):
             start(
                 environment,
                 tmp_path / "hosts",
-                *steps,
                 "--multihost",
-                validated,
+                "--validation.folders=photographs",
                 *cluster,
             )
         )
@@ -252,8 +248,8 @@ def test_two_devices_and_two_processes_train_as_one(environment, tmp_path):
     assert "wrote" in results[0][1]
     assert "wrote" not in results[1][1]
     assert len(list((tmp_path / "hosts" / "tensorboard").iterdir())) == 1
-    assert_close(tmp_path / "two", tmp_path / "one", 1e-6)
-    assert_close(tmp_path / "hosts", tmp_path / "one", 1e-6)
+    assert_close(tmp_path / "two", whole, 1e-6)
+    assert_close(tmp_path / "hosts", whole, 1e-6)
 
 
 def test_starts_from_weights(environment, whole, tmp_path):
