@@ -51,23 +51,34 @@ def check_depthwise(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
         (1, 1, 3, 5, 3),
         (48, 48, 56, 5, 3),
         (37, 50, 28, 3, 1),
+        (20, 33, 70, 5, 1),
     ):
         x, weight = rng.normal(size=(2, 4, h, w, c)).astype(np.float32)
         kernel = rng.normal(size=(k, k, 1, c)).astype(np.float32)
+        bias = rng.normal(size=c).astype(np.float32)
 
         def loss(
-            x: Any, kernel: Any, weight: Any, which: Any, d: int = dilation
+            arrays: Any, weight: Any, which: Any, dtype: Any, d: int = dilation
         ) -> Any:
-            y = depthwise_conv(x, kernel, dilation=d, implementation=which)
+            x, kernel, bias = (array.astype(dtype) for array in arrays)
+            y = depthwise_conv(x, kernel, bias, dilation=d, implementation=which)
+            y = y.astype(jnp.float32)
             return (y * weight).sum() / y.size, y
 
-        grad = jax.value_and_grad(loss, (0, 1), has_aux=True)
-        expected = on(cpu, partial(grad, which="lax"), x, kernel, weight)
-        for which in (None, "lax", "shift", "pallas"):
-            got = on(device, partial(grad, which=which), x, kernel, weight)
-            name = f"depthwise {which or 'as chosen'} {h}×{w}×{c}, "
-            name += f"{k}×{k}, dilation {dilation}"
-            rows.append((name, difference(got, expected, relative=True), 1e-4))
+        def run(where: Any, which: Any, dtype: Any, loss: Any = loss) -> Any:
+            grad = jax.value_and_grad(loss, has_aux=True)
+            function = partial(grad, which=which, dtype=dtype)
+            return on(where, function, (x, kernel, bias), weight)  # noqa: B023
+
+        expected = run(cpu, "lax", jnp.float32)
+        for dtype, bound in ((jnp.float32, 1e-4), (jnp.bfloat16, 4e-2)):
+            for which in (None, "lax", "shift", "pallas"):
+                if which == "lax" and dtype == jnp.bfloat16:
+                    continue  # the bias's gradient is then summed in bfloat16
+                name = f"depthwise {which or 'as chosen'} {h}×{w}×{c}, "
+                name += f"{k}×{k}, dilation {dilation}, {jnp.dtype(dtype)}"
+                error = difference(run(device, which, dtype), expected, relative=True)
+                rows.append((name, error, bound))
     return rows
 
 
@@ -120,7 +131,7 @@ def main() -> None:
         rows += check_reference(device, flags.reference)
     wrong = [name for name, error, bound in rows if not error <= bound]
     for name, error, bound in rows:
-        print(f"{name:48} {error:.1e} (at most {bound:.0e})")
+        print(f"{name:58} {error:.1e} (at most {bound:.0e})")
     if wrong:
         raise InputError(f"{len(wrong)} of {len(rows)} are further off: {wrong[0]}, …")
     record = [{"name": n, "error": e, "at_most": b} for n, e, b in rows]

@@ -54,6 +54,8 @@ def test_inference_and_training_lower(platform, dtype):
     # XLA's own loop over the taps would be thousands of kernels on a GPU.
     for kernel in ("depthwise_forward", "depthwise_gradients"):
         assert (kernel in program) == (platform == "cuda")
+    # Gradients of 1×1 convolutions, in groups of pixels.
+    assert ("batching_dims" in program) == (platform == "cuda")
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

@@ -18,7 +18,8 @@ from lkdn_jax.ops.order import store
 
 Implementation = Literal["lax", "shift", "pallas"]
 Padding = Literal["SAME", "VALID"]
-# `fused`: whatever XLA fuses with what is around; `stored`: the fastest that does not.
+# `fused`: `shift`, which XLA fuses with what is around; `stored`, where a gradient is
+# taken and arrays are stored anyway: Pallas on CUDA, and `shift` elsewhere.
 _Way = Literal["fused", "stored", "shift", "pallas"]
 _GROUPS = 16
 
@@ -41,11 +42,11 @@ def depthwise_conv(
         dilation: Distance between neighbouring taps, in pixels, at least 1.
         padding: `SAME` (zeros, same size) or `VALID` (none).
         implementation: `lax` (one grouped convolution), `shift` (k² shifted
-            multiply-adds) or `pallas` (kernels for GPUs, interpreted elsewhere). None
-            takes `shift`, which XLA fuses with what is around it; but on CUDA, from
-            Ampere on, `pallas` where gradients are taken: it needs no padded copies,
-            and one pass for the gradient by the kernel, where `shift` is a loop over
-            the taps (docs/performance.md).
+            multiply-adds) or `pallas` (kernels for CUDA, interpreted elsewhere; under
+            `vmap` one example after another). None takes `shift`, which XLA fuses with
+            what is around it; but on CUDA, from Ampere on, `pallas` where gradients are
+            taken: it needs no padded copies, and one pass for the gradient by the
+            kernel, where `shift` is a loop over the taps (docs/performance.md).
 
     Returns:
         Output of the dtype of `x`, summed in float32 at least: a cross-correlation, as
@@ -95,9 +96,7 @@ def _conv(
 def _conv_forward(
     x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
 ) -> tuple[Array, tuple[Array, Array]]:
-    # What is differentiated is stored: there is nothing to fuse with.
-    way = "stored" if way == "fused" else way
-    return _conv(x, kernel, bias, dilation, pad, way), (x, kernel)
+    return _conv(x, kernel, bias, dilation, pad, _stored(way)), (x, kernel)
 
 
 def _conv_backward(
@@ -105,7 +104,7 @@ def _conv_backward(
 ) -> tuple[Array, Array, Array]:
     # Differentiated tap by tap, each of the k² shifts would become a padded array.
     x, kernel = residuals
-    way = "stored" if way == "fused" else way
+    way = _stored(way)
     # The barrier keeps XLA from storing dy in float32 too.
     dy = lax.optimization_barrier(dy)
     dx = _input_gradient(dy, kernel, dilation, pad, way)
@@ -115,6 +114,10 @@ def _conv_backward(
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _stored(way: _Way) -> _Way:
+    return "stored" if way == "fused" else way
 
 
 def _input_gradient(
@@ -163,27 +166,23 @@ _gradients.defvjp(_gradients_forward, _gradients_backward)
 def _run(
     way: _Way, pallas: Callable[..., Any], shift: Callable[..., Any], *arrays: Array
 ) -> Any:
-    wide = at_least_float32(arrays[0].dtype) != jnp.float32
-    if way == "pallas":
-        default = partial(pallas, interpret=True)
-    # XLA takes Triton only from compute capability 8.0, Ampere, on.
-    elif way != "stored" or wide or _has_old_gpu():
+    exact = arrays[0].dtype == jnp.float64  # Triton's sums are float32
+    if way in ("fused", "shift") or (way == "stored" and (exact or _has_old_gpu())):
         return shift(*arrays)
-    else:
-        default = shift
+    default = shift if way == "stored" else partial(pallas, interpret=True)
     cuda = partial(pallas, interpret=False)
     return lax.platform_dependent(*arrays, cuda=cuda, default=default)
 
 
 def _has_old_gpu() -> bool:
-    # Without a GPU here the program is for another machine.
+    # XLA takes Triton only from compute capability 8.0, Ampere, on. Without a GPU here
+    # the program is for another machine.
     versions = [getattr(gpu, "compute_capability", "") for gpu in jax.local_devices()]
     return any(v[:1].isdigit() and float(v) < 8 for v in versions)
 
 
-@jax.jit(
-    static_argnames=("dilation", "pad"), inline=True
-)  # traced once for all layers of a shape
+# Traced once for all layers of a shape.
+@jax.jit(static_argnames=("dilation", "pad"), inline=True)
 def _shift(x: Array, kernel: Array, bias: Array, dilation: int, pad: int) -> Array:
     x = _pad(x, pad)
     _, h, w, c = x.shape

@@ -5,6 +5,7 @@ in registers, and zeros around it are not in memory at all. Arrays are NHWC. Sum
 float32.
 """
 
+import math
 from functools import partial
 from itertools import product
 from typing import Any
@@ -144,6 +145,10 @@ def _split_gradients(
 
 def _shardings(mesh: Mesh, x: Any) -> tuple[NamedSharding, NamedSharding, Any]:
     axis = next(iter(getattr(x.sharding, "spec", ())), None)
+    names = (axis,) if isinstance(axis, str) else axis or ()
+    # Split unevenly, images would be filled up with anything, and that summed, too.
+    if x.shape[0] % math.prod(mesh.shape[name] for name in names):
+        axis = None
     of_images, whole = PartitionSpec(axis), PartitionSpec()
     return NamedSharding(mesh, of_images), NamedSharding(mesh, whole), axis
 
@@ -177,8 +182,8 @@ def _forward_kernel(
     top = block * (dilation * _ROWS) + offset
     left, first = pl.program_id(1) * _COLUMNS, pl.program_id(2) * channels
     of_channels = pl.ds(first, channels)
-    inside = (first + jnp.arange(channels) < c)[None]
-    columns = left + jnp.arange(_COLUMNS)
+    inside = (first + _arange(channels) < c)[None]
+    columns = left + _arange(_COLUMNS)
 
     def load_parameter(ref: Any, index: int) -> Array:
         at = ref.at[pl.ds(index, 1), of_channels]
@@ -216,8 +221,8 @@ def _gradients_kernel(
     def add_tile(tile: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:
         row, column = _divide(tile, tiles)
         row += band * _GRADIENT_ROWS
-        columns = column * _GRADIENT_COLUMNS + jnp.arange(_GRADIENT_COLUMNS)
-        # Zero outside of dy, so whatever x holds there counts for nothing.
+        columns = column * _GRADIENT_COLUMNS + _arange(_GRADIENT_COLUMNS)
+        # Zero outside of dy, so what a tile has beyond its edge adds nothing.
         slope = _load(dy, image, row, columns, first, channels)
         new = [
             total + slope * _load(x, image, row + i, columns + j, first, channels)
@@ -237,10 +242,15 @@ def _load(
 ) -> Array:
     """Load a part of a row [columns, channels], float32, zero outside of the image."""
     _, h, w, c = ref.shape
-    columns, of_channels = columns[:, None], (first + jnp.arange(channels))[None]
+    columns, of_channels = columns[:, None], (first + _arange(channels))[None]
     inside = (columns >= 0) & (columns < w) & (of_channels < c) & (row >= 0) & (row < h)
     at = ref.at[image, row, columns, of_channels]
     return triton.load(at, mask=inside, other=0.0).astype(jnp.float32)
+
+
+def _arange(stop: int) -> Array:
+    # As the numbers of programs; jax's own would be int64 where that is the default.
+    return jnp.arange(stop, dtype=jnp.int32)
 
 
 def _divide(number: Array, by: int) -> tuple[Array, Array]:

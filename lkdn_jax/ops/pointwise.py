@@ -28,8 +28,8 @@ def pointwise(x: Array, kernel: Array) -> Array:
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    # The barriers, here and below: XLA on GPU makes one product of two that share a
-    # factor. To have it and its gradients in two it must copy whole maps.
+    # The barriers, here and below: XLA on GPU merges two products that share an operand
+    # into one, then copies whole maps to part its result and the gradients again.
     x, kernel = lax.optimization_barrier((x, kernel))
     return pointwise(x, kernel), (x, kernel)
 
@@ -52,19 +52,21 @@ def kernel_gradient(x: Array, dy: Array) -> Array:
 
 
 def kernel_gradient_in_groups(x: Array, dy: Array) -> Array:
-    """Differentiate by the kernel as `kernel_gradient` does, pixels in equal groups.
+    """Differentiate by the kernel as `kernel_gradient` does, image by image.
 
-    XLA on GPU splits so long a sum, too, but pads both maps where the number of pixels
-    is not to its liking.
+    The pixels of an image are in equal groups, too, for about `_GROUPS` in all. XLA on
+    GPU splits so long a sum itself, but pads both maps where the number of pixels is
+    not to its liking; where they are too few or too odd for groups, that is left to it.
     """
-    groups = math.gcd(_GROUPS, math.prod(x.shape[:-1]))
+    n, h, w, _ = x.shape
+    groups = n, math.gcd(_GROUPS // math.gcd(_GROUPS, n), h * w), -1
     sums = lax.dot_general(
-        x.reshape(groups, -1, x.shape[-1]),
-        dy.reshape(groups, -1, dy.shape[-1]),
-        dimension_numbers=(((1,), (1,)), ((0,), (0,))),
+        x.reshape(*groups, x.shape[-1]),
+        dy.reshape(*groups, dy.shape[-1]),
+        dimension_numbers=(((2,), (2,)), ((0, 1), (0, 1))),
         preferred_element_type=at_least_float32(x.dtype),
     )
-    return sums.sum(0).astype(x.dtype)
+    return sums.sum((0, 1)).astype(x.dtype)
 
 
 def _rows(x: Array) -> Array:

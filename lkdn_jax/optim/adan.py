@@ -10,8 +10,6 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from lkdn_jax.ops.dtypes import at_least_float32
-
 Mask = Any | Callable[[optax.Params], Any]
 # An array is what `optax.inject_hyperparams` passes: traced, in the parameters' dtype.
 Scalar = float | Array
@@ -64,10 +62,7 @@ def scale_by_adan(
 
     def init(params: optax.Params) -> ScaleByAdanState:
         def zeros() -> Any:
-            # Means with a decay of 0.99 stand still in bfloat16, which has 8 bits.
-            return jax.tree.map(
-                lambda p: jnp.zeros_like(p, at_least_float32(p.dtype)), params
-            )
+            return jax.tree.map(lambda p: jnp.zeros_like(p, _wide(p.dtype)), params)
 
         count = jnp.zeros([], jnp.int32)
         return ScaleByAdanState(count, zeros(), zeros(), zeros(), zeros())
@@ -139,7 +134,7 @@ def add_proximal_weight_decay(
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
 
         def leaf(u: Array, p: Array) -> Array:
-            dtype = at_least_float32(p.dtype)
+            dtype = _wide(p.dtype)
             decay = _scalar(rate, dtype) * _scalar(weight_decay, dtype)
             # (θ + u)/(1 + decay) − θ, written so that θ does not cancel.
             shrunk = (u.astype(dtype) - decay * p.astype(dtype)) / (1 + decay)
@@ -225,6 +220,11 @@ def adan(
     direction = scale_by_adan(b1, b2, b3, eps)
     scale = optax.scale_by_learning_rate(learning_rate)
     return optax.chain(direction, *before, scale, *after)
+
+
+def _wide(dtype: DTypeLike) -> jnp.dtype:
+    # Means with a decay of 0.99 stand still in bfloat16, which has 8 bits.
+    return jnp.dtype(dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32)
 
 
 def _scalar(value: ArrayLike, dtype: DTypeLike) -> Scalar:

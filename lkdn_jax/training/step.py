@@ -113,7 +113,7 @@ def make_train_steps(
 
 
 def _norm(tree: Any) -> Array:
-    # Of one vector: by array, XLA on GPU would make two kernels for each of 250.
+    # As one vector: array by array, XLA on GPU would run two kernels for each of 250.
     return jnp.linalg.norm(ravel_pytree(tree)[0])
 
 

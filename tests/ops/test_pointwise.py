@@ -37,7 +37,7 @@ def test_values_and_gradients_are_those_of_a_product():
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (2, 16, 24)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (2, 5, 6), (2, 16, 24)])
 @pytest.mark.parametrize("sums", [kernel_gradient, kernel_gradient_in_groups])
 def test_gradient_by_the_kernel(shape, sums):
     rng = np.random.default_rng(0)
@@ -49,22 +49,26 @@ def test_gradient_by_the_kernel(shape, sums):
 
 
 def test_groups_are_summed_in_float32():
-    ones = jnp.ones((1, 64, 64, 2), jnp.bfloat16)
-    got = kernel_gradient_in_groups(ones, ones)
+    # Each of 256 groups sums to 257 or −257, or to −256 where a pixel is zero: in
+    # bfloat16 257 would be 256, and the sum of all zero.
+    x = np.ones((256, 1, 257, 1))
+    x[128:] = -1
+    x[128:, 0, 0] = 0
+    x, ones = jnp.asarray(x, jnp.bfloat16), jnp.ones((256, 1, 257, 1), jnp.bfloat16)
+    got = kernel_gradient_in_groups(x, ones)
     assert got.dtype == jnp.bfloat16
-    # In bfloat16 a sum of ones ends at 256.
-    np.testing.assert_array_equal(got.astype(jnp.float32), 4096)
+    assert got.astype(jnp.float32) == 128
 
 
-TWO_DEVICES = """
+SIX_DEVICES = """
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from lkdn_jax.ops.pointwise import kernel_gradient, kernel_gradient_in_groups
 
-jax.config.update("jax_num_cpu_devices", 2)
-mesh = jax.make_mesh((2,), ("batch",), (AxisType.Auto,))
-x, dy = jax.random.normal(jax.random.key(0), (2, 4, 10, 10, 6))
+jax.config.update("jax_num_cpu_devices", 6)
+mesh = jax.make_mesh((6,), ("batch",), (AxisType.Auto,))
+x, dy = jax.random.normal(jax.random.key(0), (2, 12, 10, 10, 6))
 split = jax.device_put((x, dy), NamedSharding(mesh, PartitionSpec("batch")))
 sums = jax.jit(kernel_gradient_in_groups)
 np.testing.assert_allclose(sums(*split), kernel_gradient(x, dy), atol=1e-4)
@@ -74,6 +78,6 @@ print(*(program.count(f" all-{name}(") for name in ("reduce", "gather", "to-all"
 
 
 def test_of_images_on_several_devices_only_sums_travel():
-    command = [sys.executable, "-c", TWO_DEVICES]
+    command = [sys.executable, "-c", SIX_DEVICES]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.split() == ["1", "0", "0"], done.stderr

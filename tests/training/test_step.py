@@ -50,14 +50,13 @@ def test_ten_steps_of_the_authors_training(reference, loss):
 def test_learns():
     tx = adan(5e-3)
     state = create_state(MODEL, tx, seed=1)
-    steps = jax.jit(
-        make_train_steps(make_train_step(MODEL, tx), lambda _, batch: batch)
-    )
-    lr, hr = batches(1)
-    repeated = tuple(np.broadcast_to(x, (60, *x.shape[1:])) for x in (lr, hr))
-    state, metrics = steps(state, (), repeated)
-    assert metrics["loss"].shape == (60,)
-    assert metrics["loss"][-1] < 0.45 * metrics["loss"][0]
+    step = jax.jit(make_train_step(MODEL, tx))
+    lr, hr = (x[0] for x in batches(1))
+    losses = []
+    for _ in range(60):
+        state, metrics = step(state, lr, hr)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.45 * losses[0]
     assert int(state.step) == 60
 
 
@@ -74,6 +73,7 @@ def test_several_steps_in_one_program_are_the_same_steps():
     for i in range(5):
         one_by_one, row = jitted(one_by_one, lr[i], hr[i])
         losses.append(row["loss"])
+    assert int(together.step) == 5
     np.testing.assert_allclose(metrics["loss"], np.stack(losses), rtol=1e-5)
     for a, b in zip(
         jax.tree.leaves(together), jax.tree.leaves(one_by_one), strict=True
@@ -97,12 +97,13 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
             assert float(others[name]) == pytest.approx(float(value), rel=1e-4)
 
 
-def test_metrics_are_what_they_say():
+def test_metrics_and_average_are_what_they_say():
     schedule = optax.linear_schedule(1.0, 0.0, 4)
     tx = optax.sgd(schedule)
     state = create_state(MODEL, tx, seed=1)
     lr, hr = (x[0] for x in batches(1))
-    step = jax.jit(make_train_step(MODEL, tx, loss="l2", schedule=schedule))
+    options = {"loss": "l2", "schedule": schedule, "ema_decay": 0.75}
+    step = jax.jit(make_train_step(MODEL, tx, **options))
     after, metrics = step(state, lr, hr)
     sr = jax.jit(MODEL.apply)({"params": state.params}, lr / np.float32(255))
     mse = float(np.mean((np.asarray(sr, np.float64) - hr / 255) ** 2))
@@ -113,13 +114,6 @@ def test_metrics_are_what_they_say():
     assert float(metrics["grad_norm"]) == pytest.approx(norm, rel=1e-4)
     assert float(metrics["learning_rate"]) == 1.0
     assert float(step(after, lr, hr)[1]["learning_rate"]) == 0.75
-
-
-def test_average_follows_the_parameters():
-    tx = optax.sgd(0.1)
-    state = create_state(MODEL, tx, seed=1)
-    lr, hr = (x[0] for x in batches(1))
-    after, _ = jax.jit(make_train_step(MODEL, tx, ema_decay=0.75))(state, lr, hr)
     for old, new, ema in zip(
         *map(jax.tree.leaves, (state.params, after.params, after.ema_params)),
         strict=True,
@@ -128,7 +122,7 @@ def test_average_follows_the_parameters():
 
 
 def test_remat_and_bf16_change_speed_not_parameters_dtype():
-    tx = adan(1e-3)
+    tx = adan(5e-3)
     state = create_state(MODEL, tx, seed=1)
     lr, hr = (x[0] for x in batches(1))
     _, metrics = jax.jit(make_train_step(MODEL, tx))(state, lr, hr)
