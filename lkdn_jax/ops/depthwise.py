@@ -18,9 +18,9 @@ from lkdn_jax.ops.order import store
 
 Implementation = Literal["lax", "shift", "pallas"]
 Padding = Literal["SAME", "VALID"]
-# `fused`: `shift`, which XLA fuses with what is around; `stored`, where a gradient is
+# None: `shift`, which XLA fuses with what is around; but `stored` where a gradient is
 # taken and arrays are stored anyway: Pallas on CUDA, and `shift` elsewhere.
-_Way = Literal["fused", "stored", "shift", "pallas"]
+_Way = Literal["stored", "shift", "pallas"] | None
 _GROUPS = 16
 
 
@@ -69,7 +69,7 @@ def depthwise_conv(
     pad = dilation * (k // 2) if padding == "SAME" else 0
     if implementation == "lax":
         return _lax(x, kernel, dilation, pad) + bias.reshape(1, 1, 1, -1)
-    return _conv(x, kernel, bias, dilation, pad, implementation or "fused")
+    return _conv(x, kernel, bias, dilation, pad, implementation)
 
 
 def _lax(x: Array, kernel: Array, dilation: int, pad: int) -> Array:
@@ -90,13 +90,13 @@ def _conv(
 ) -> Array:
     forward = partial(depthwise_pallas.forward, dilation=dilation, pad=pad)
     shift = partial(_shift, dilation=dilation, pad=pad)
-    return _run(way, forward, shift, x, kernel, bias)
+    return _run(way or "shift", forward, shift, x, kernel, bias)
 
 
 def _conv_forward(
     x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(x, kernel, bias, dilation, pad, _stored(way)), (x, kernel)
+    return _conv(x, kernel, bias, dilation, pad, way or "stored"), (x, kernel)
 
 
 def _conv_backward(
@@ -104,7 +104,7 @@ def _conv_backward(
 ) -> tuple[Array, Array, Array]:
     # Differentiated tap by tap, each of the k² shifts would become a padded array.
     x, kernel = residuals
-    way = _stored(way)
+    way = way or "stored"
     # The barrier keeps XLA from storing dy in float32 too.
     dy = lax.optimization_barrier(dy)
     dx = _input_gradient(dy, kernel, dilation, pad, way)
@@ -114,10 +114,6 @@ def _conv_backward(
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
-
-
-def _stored(way: _Way) -> _Way:
-    return "stored" if way == "fused" else way
 
 
 def _input_gradient(
@@ -167,7 +163,7 @@ def _run(
     way: _Way, pallas: Callable[..., Any], shift: Callable[..., Any], *arrays: Array
 ) -> Any:
     exact = arrays[0].dtype == jnp.float64  # Triton's sums are float32
-    if way in ("fused", "shift") or (way == "stored" and (exact or _has_old_gpu())):
+    if way == "shift" or (way == "stored" and (exact or _has_old_gpu())):
         return shift(*arrays)
     default = shift if way == "stored" else partial(pallas, interpret=True)
     cuda = partial(pallas, interpret=False)

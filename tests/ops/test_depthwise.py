@@ -51,6 +51,7 @@ def test_equals_correlation(implementation, size, k, dilation):
         ((9, 7), 70, 5, 3, "SAME"),
         ((17, 18), 4, 5, 1, "SAME"),
         ((48, 6), 4, 5, 1, "SAME"),
+        ((9, 7), 4, 3, 1, "VALID"),
         ((9, 7), 4, 3, 2, "VALID"),
     ],
 )
@@ -84,12 +85,12 @@ def test_gradients_agree(implementation, size, channels, k, dilation, padding):
 def test_differentiates_twice_and_by_example(implementation):
     x, y = jax.random.normal(jax.random.key(0), (2, 2, 9, 7, 6))
     weights = (
-        jax.random.normal(jax.random.key(1), (3, 3, 1, 6)),
+        jax.random.normal(jax.random.key(1), (5, 5, 1, 6)),
         jax.random.normal(jax.random.key(2), (6,)),
     )
 
     def loss(weights, x, implementation):
-        out = depthwise_conv(x, *weights, dilation=2, implementation=implementation)
+        out = depthwise_conv(x, *weights, dilation=3, implementation=implementation)
         return (out * out * y[: len(x)]).mean()
 
     def penalty(weights, x, implementation):
@@ -99,7 +100,7 @@ def test_differentiates_twice_and_by_example(implementation):
     twice = jax.jit(jax.grad(penalty, (0, 1)), static_argnums=2)
     ours, reference = (twice(weights, x, which) for which in (implementation, "lax"))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(reference), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
     def of_one(image, implementation):
         return jax.grad(loss)(weights, image[None], implementation)[0]
@@ -132,7 +133,7 @@ def loss(weights, x, implementation):
 
 def check(got, expected):
     for a, b in zip(got, expected, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 grad = jax.jit(jax.grad(loss), static_argnums=2)
 expected, uneven = (grad(weights, images, "lax") for images in (x[:4], x))
@@ -140,7 +141,7 @@ split = jax.device_put(x[:4], by_image)
 for implementation in (None, "shift", "pallas"):
     check(grad(weights, split, implementation), expected)
     program = grad.lower(weights, split, implementation).compile().as_text()
-    print(program.count(" all-reduce(") > 0, program.count(" all-gather("))
+    print(program.count(" all-reduce("), program.count(" all-gather("))
     check(grad(weights, x, implementation), uneven)
     of_one = lambda image: jax.grad(plain)(weights, image[None], implementation)
     check([slope.mean(0) for slope in jax.vmap(of_one)(x[:4])], expected)
@@ -150,7 +151,7 @@ for implementation in (None, "shift", "pallas"):
 def test_images_stay_on_their_device():
     command = [sys.executable, "-c", TWO_DEVICES]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.stdout.split() == ["True", "0"] * 3, done.stderr
+    assert done.stdout.split() == ["1", "0"] * 3, done.stderr
 
 
 def test_float32_where_float64_is_the_default():
@@ -176,11 +177,11 @@ def test_bfloat16_is_summed_in_float32(implementation):
     kernel = jax.random.normal(keys[2], (5, 5, 1, 70), jnp.bfloat16)
     bias = jnp.ones(70, jnp.bfloat16)
 
-    def check(got, exact):
+    def check(got, exact, of_sums=1e-5):
         assert got.dtype == jnp.bfloat16
         # One rounding, to 8 bits.
         error = np.abs(np.asarray(got, np.float64) - exact)
-        assert (error <= 2**-8 * np.abs(exact) + 1e-4).all()
+        assert (error <= 2**-8 * np.abs(exact) + of_sums).all()
 
     conv = jax.jit(partial(depthwise_conv, implementation=implementation))
     y, gradients = jax.vjp(conv, x, kernel, bias)
@@ -188,11 +189,11 @@ def test_bfloat16_is_summed_in_float32(implementation):
     check(y, oracle(wide, taps, 1) + 1)
     dx, dkernel, dbias = gradients(dy)
     check(dx, oracle(slope, taps[::-1, ::-1], 1))
-    check(dbias, slope.sum((0, 1, 2)))
+    check(dbias, slope.sum((0, 1, 2)), 1e-4)
     padded = np.pad(wide, ((0, 0), (2, 2), (2, 2), (0, 0)))
     for i, j in np.ndindex(5, 5):
         part = padded[:, i : i + 20, j : j + 20]
-        check(dkernel[i, j, 0], (part * slope).sum((0, 1, 2)))
+        check(dkernel[i, j, 0], (part * slope).sum((0, 1, 2)), 1e-4)
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 1, 3), (3, 5, 1, 3), (3, 3, 1, 2)])

@@ -74,6 +74,7 @@ def test_several_steps_in_one_program_are_the_same_steps():
         one_by_one, row = jitted(one_by_one, lr[i], hr[i])
         losses.append(row["loss"])
     assert int(together.step) == 5
+    assert metrics["loss"].shape == (5,)
     np.testing.assert_allclose(metrics["loss"], np.stack(losses), rtol=1e-5)
     for a, b in zip(
         jax.tree.leaves(together), jax.tree.leaves(one_by_one), strict=True
