@@ -12,7 +12,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from lkdn_jax.errors import InputError
-from lkdn_jax.runtime import cache_compilations, keep_freed_memory
+from lkdn_jax.runtime import (
+    cache_compilations,
+    collect_garbage_rarely,
+    keep_freed_memory,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,6 +74,7 @@ def run(main: Callable[[], None]) -> int:
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
     cache_compilations()
     keep_freed_memory()
+    collect_garbage_rarely()
     # Pillow warns of what it reads all the same; what it cannot read is an error.
     warnings.filterwarnings("ignore", module="PIL")
     # The cache of compiled programs is a help, not a need.

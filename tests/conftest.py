@@ -18,9 +18,11 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
 os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**32)  # jax then locks the folder
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
-from lkdn_jax.runtime import keep_freed_memory
+from lkdn_jax.runtime import collect_garbage_rarely, keep_freed_memory
 
-keep_freed_memory()  # as the scripts do
+# As the scripts do.
+keep_freed_memory()
+collect_garbage_rarely()
 
 import flax.linen as nn
 import jax
