@@ -24,7 +24,7 @@ STEPS = 50
 
 @pytest.mark.reference
 def test_fine_tuning_published_weights_keeps_their_psnr(reference):
-    model, params = lkdn_jax.load(reference / "weights" / "LKDN_x4.pth")
+    model, params = lkdn_jax.load(reference / "weights" / "LKDN-S_del_rep_x4.pth")
     mesh, tx = make_mesh(), adan(2e-5)
     tiles = photograph_tiles(4, 256)
     dataset = find_pairs(reference / "benchmarks" / "Set5", 4)
@@ -46,6 +46,6 @@ def test_fine_tuning_published_weights_keeps_their_psnr(reference):
         report = evaluate_dataset(partial(upscaler, trained), dataset, 4)
         return report["mean"]["psnr_y"]
 
-    assert psnr_after_training(tiles) == pytest.approx(32.39, abs=0.02)
+    assert psnr_after_training(tiles) == pytest.approx(32.106, abs=0.02)
     shifted = Tiles(tiles.lr, np.roll(tiles.hr, 1, axis=2))
-    assert psnr_after_training(shifted) < 32.39 - 0.02
+    assert psnr_after_training(shifted) < 32.106 - 0.02
