@@ -101,10 +101,12 @@ def depthwise(implementation: Implementation | None) -> Iterator[None]:
     """
     chosen = layers.depthwise_conv
     layers.depthwise_conv = partial(chosen, implementation=implementation)
+    jax.clear_caches()  # of what was traced with another
     try:
         yield
     finally:
         layers.depthwise_conv = chosen
+        jax.clear_caches()
 
 
 def missing(packages: tuple[str, ...]) -> list[str]:

@@ -73,6 +73,6 @@ def complexity(
         return out
 
     with nn.intercept_methods(count):
-        jax.eval_shape(model.apply, {"params": params}, lr)
+        jax.eval_shape(model.init, jax.random.key(0), lr)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     return Complexity(parameters, multiply_adds, activations, hr_size)

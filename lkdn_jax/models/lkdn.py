@@ -100,6 +100,12 @@ class LKDB(nn.Module):
         return add_now(frame(y, valid), x)
 
 
+# Traced and lowered once, however many equal blocks a network has; a profile gives them
+# all the name of one. Not for drawing parameters: those would come out different, and
+# the drawing would be compiled block by block.
+_TracedLKDB = nn.jit(LKDB)
+
+
 class LKDN(nn.Module):
     """Large kernel distillation network; the defaults are the paper's LKDN ×4.
 
@@ -162,7 +168,8 @@ class LKDN(nn.Module):
         fea = x = store(frame(x, valid))
         c1 = PartConv(self.features, self.num_blocks, dtype=wide, name="c1")
         trunk: Any = None
-        lkdb = nn.remat(LKDB) if self.remat else LKDB
+        lkdb = LKDB if self.is_initializing() else _TracedLKDB
+        lkdb = nn.remat(lkdb) if self.remat else lkdb
         distilled, attention = self.inner_features()
         for i in range(self.num_blocks):
             block = lkdb(

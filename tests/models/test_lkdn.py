@@ -8,6 +8,7 @@ import pytest
 import lkdn_jax
 from lkdn_jax import LKDN, lkdn_s
 from lkdn_jax.models.layers import unframe
+from lkdn_jax.models.lkdn import expected_params
 
 SMALL = {"features": 8, "num_blocks": 2}
 
@@ -70,6 +71,17 @@ def test_masked_padding_changes_nothing(init, model):
     valid = jnp.zeros((1, 17, 14, 1), bool).at[:, :11, :9].set(True)
     out = jax.jit(model.apply)(variables, padded, valid)
     np.testing.assert_allclose(out[:, :44, :36], alone, atol=2e-6)
+
+
+def test_equal_blocks_are_lowered_once():
+    def products(num_blocks):
+        model = LKDN(features=8, num_blocks=num_blocks)
+        lr = jax.ShapeDtypeStruct((1, 9, 8, 3), jnp.float32)
+        program = jax.jit(lambda params, lr: model.apply({"params": params}, lr))
+        lowered = program.lower(expected_params(model), lr).as_text()
+        return lowered.count("stablehlo.dot_general")
+
+    assert products(5) - products(3) == 2  # each block's share of the trunk
 
 
 def test_jit_vmap_and_grad(init):
