@@ -27,6 +27,8 @@ from lkdn_jax.ops.pointwise import pointwise
 
 Initializer = Callable[..., Array]
 
+_SHORTEST_DRAW = 4096  # numbers
+
 
 def uniform_fan_in(fan_in: int) -> Initializer:
     """Return an initializer for U(−1/√fan_in, 1/√fan_in), PyTorch's default.
@@ -40,9 +42,11 @@ def uniform_fan_in(fan_in: int) -> Initializer:
 
     def init(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
         bound = fan_in**-0.5
-        # Drawn flat, the same numbers: XLA on CPU takes up to 20 times as long to
-        # compile the draw of four dimensions.
-        flat = jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound)
+        # Drawn flat and longer than needed, the same numbers: XLA on CPU takes up to 20
+        # times as long to compile a draw of four dimensions, and would for every size.
+        size = math.prod(shape)
+        length = max(_SHORTEST_DRAW, 1 << (size - 1).bit_length())
+        flat = jax.random.uniform(key, (length,), dtype, -bound, bound)[:size]
         return flat.reshape(shape)
 
     return init
