@@ -6,6 +6,7 @@ the definitions of the NTIRE efficient super-resolution challenges.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -73,6 +74,8 @@ def complexity(
         return out
 
     with nn.intercept_methods(count):
-        jax.eval_shape(model.init, jax.random.key(0), lr)
+        # Where intermediates can be captured, every block is traced by itself.
+        apply = partial(model.apply, mutable="intermediates")
+        jax.eval_shape(apply, {"params": params}, lr)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     return Complexity(parameters, multiply_adds, activations, hr_size)

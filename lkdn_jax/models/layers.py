@@ -42,8 +42,9 @@ def uniform_fan_in(fan_in: int) -> Initializer:
 
     def init(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
         bound = fan_in**-0.5
-        # Drawn flat and longer than needed, the same numbers: XLA on CPU takes up to 20
-        # times as long to compile a draw of four dimensions, and would for every size.
+        # Drawn flat and longer than needed: XLA on CPU takes up to 20 times as long to
+        # compile a draw of four dimensions, and would for every size. The numbers are
+        # the same with jax's default, `jax_threefry_partitionable`.
         size = math.prod(shape)
         length = max(_SHORTEST_DRAW, 1 << (size - 1).bit_length())
         flat = jax.random.uniform(key, (length,), dtype, -bound, bound)[:size]

@@ -102,12 +102,16 @@ class LKDB(nn.Module):
 
 # Traced and lowered once, however many equal blocks a network has; a profile gives them
 # all the name of one. Not for drawing parameters: those would come out different, and
-# the drawing would be compiled block by block.
+# the drawing would be compiled block by block. Not for intermediates: the first filter
+# would stay.
 _TracedLKDB = nn.jit(LKDB)
 
 
 class LKDN(nn.Module):
     """Large kernel distillation network; the defaults are the paper's LKDN ×4.
+
+    Equal blocks are traced once, and jax keeps the trace (`nn.jit`): around
+    `nn.intercept_methods` with `apply`, call `jax.clear_caches()`.
 
     Attributes:
         scale: Upscaling factor s, at least 1.
@@ -168,7 +172,8 @@ class LKDN(nn.Module):
         fea = x = store(frame(x, valid))
         c1 = PartConv(self.features, self.num_blocks, dtype=wide, name="c1")
         trunk: Any = None
-        lkdb = LKDB if self.is_initializing() else _TracedLKDB
+        plain = self.is_initializing() or self.is_mutable_collection("intermediates")
+        lkdb = LKDB if plain else _TracedLKDB
         lkdb = nn.remat(lkdb) if self.remat else lkdb
         distilled, attention = self.inner_features()
         for i in range(self.num_blocks):

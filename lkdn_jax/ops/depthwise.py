@@ -18,9 +18,9 @@ from lkdn_jax.ops.order import store
 
 Implementation = Literal["lax", "shift", "pallas"]
 Padding = Literal["SAME", "VALID"]
-# None: `shift`, which XLA fuses with what is around; but `stored` where a gradient is
-# taken and arrays are stored anyway: Pallas on CUDA, and `shift` elsewhere.
-_Way = Literal["stored", "shift", "pallas"] | None
+# `stored`, where a gradient is taken and arrays are stored anyway: Pallas on CUDA, and
+# `shift` elsewhere. Without a gradient `shift`, which XLA fuses with what is around.
+_Way = Literal["stored", "shift", "pallas"]
 _GROUPS = 16
 
 
@@ -86,7 +86,7 @@ def _lax(x: Array, kernel: Array, dilation: int, pad: int) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _conv(
-    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way | None
 ) -> Array:
     forward = partial(depthwise_pallas.forward, dilation=dilation, pad=pad)
     shift = partial(_shift, dilation=dilation, pad=pad)
@@ -94,13 +94,13 @@ def _conv(
 
 
 def _conv_forward(
-    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way | None
 ) -> tuple[Array, tuple[Array, Array]]:
     return _conv(x, kernel, bias, dilation, pad, way or "stored"), (x, kernel)
 
 
 def _conv_backward(
-    dilation: int, pad: int, way: _Way, residuals: tuple[Array, Array], dy: Array
+    dilation: int, pad: int, way: _Way | None, residuals: tuple[Array, Array], dy: Array
 ) -> tuple[Array, Array, Array]:
     # Differentiated tap by tap, each of the k² shifts would become a padded array.
     x, kernel = residuals

@@ -74,14 +74,36 @@ def test_masked_padding_changes_nothing(init, model):
 
 
 def test_equal_blocks_are_lowered_once():
-    def products(num_blocks):
-        model = LKDN(features=8, num_blocks=num_blocks)
-        lr = jax.ShapeDtypeStruct((1, 9, 8, 3), jnp.float32)
-        program = jax.jit(lambda params, lr: model.apply({"params": params}, lr))
-        lowered = program.lower(expected_params(model), lr).as_text()
-        return lowered.count("stablehlo.dot_general")
+    lr = jax.ShapeDtypeStruct((1, 9, 8, 3), jnp.float32)
 
-    assert products(5) - products(3) == 2  # each block's share of the trunk
+    def products(num_blocks, transform):
+        model = LKDN(features=8, num_blocks=num_blocks)
+
+        def mean(params, lr):
+            return model.apply({"params": params}, lr).mean()
+
+        program = jax.jit(transform(mean)).lower(expected_params(model), lr)
+        return program.as_text().count("stablehlo.dot_general")
+
+    # Each block's share of the trunk, and its two gradients.
+    for transform, share in ((lambda mean: mean, 1), (jax.grad, 3)):
+        assert products(5, transform) - products(3, transform) == 2 * share
+
+
+def test_captures_what_is_asked_for(init):
+    model = LKDN(**SMALL)
+    variables, lr = init(model), random_lr(1, 8, 8, 3)
+
+    def captured(name):
+        _, state = model.apply(
+            variables,
+            lr,
+            capture_intermediates=lambda module, _: module.name == name,
+            mutable="intermediates",
+        )
+        return set(state["intermediates"]["B2"])
+
+    assert [captured("c1_d"), captured("c1_r")] == [{"c1_d"}, {"c1_r"}]
 
 
 def test_jit_vmap_and_grad(init):
