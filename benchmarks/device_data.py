@@ -20,6 +20,7 @@ import optax
 from lkdn_jax.cli import ArgumentParser, run
 from lkdn_jax.data.photographs import photograph_tiles
 from lkdn_jax.files import atomic_write
+from lkdn_jax.models.lkdn import draw_params
 from lkdn_jax.training.config import load_config
 from lkdn_jax.training.feed import Sampling, device_feed
 from lkdn_jax.training.setup import create_model, create_tx, steps_per_dispatch
@@ -38,7 +39,7 @@ def measure(config: Any, rounds: int) -> dict[str, float]:
     feed = device_feed(mesh, [photograph_tiles(scale, data.tile)], sampling)
     length = steps_per_dispatch(config)
     step = make_train_step(model, tx, loss=config.loss)
-    state = replicate(mesh, create_state(model, tx))
+    state = replicate(mesh, create_state(draw_params(model), tx))
 
     rng, p = np.random.default_rng(0), data.hr_patch
     shapes = [(data.batch_size, n, n, 3) for n in (p // scale, p)]

@@ -124,7 +124,7 @@ def inference(dtype: Any) -> Any:
 def training_step(dtype: Any) -> Any:
     """Compile a step of the ×4 recipe, 64 patches of 48×48."""
     tx = adan(5e-3)
-    state = jax.eval_shape(lambda: create_state(LKDN(), tx))
+    state = create_state.eval_shape(expected_params(LKDN()), tx)
     lr, hr = (jax.ShapeDtypeStruct((64, n, n, 3), jnp.float32) for n in (48, 192))
     return compile_for_h200(make_train_step(LKDN(dtype=dtype), tx), state, lr, hr)
 

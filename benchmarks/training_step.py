@@ -57,7 +57,7 @@ def our_ways(
         for implementation in implementations if precision == precisions[0] else [None]:
             name = f"ours {precision} {implementation or ''}".rstrip()
             step = make_train_step(LKDN(dtype=dtype), tx)
-            state = create_state(LKDN(), tx, params=params)
+            state = create_state(params, tx)
             start = time.perf_counter()
             program = jax.jit(step, donate_argnums=0)
             try:

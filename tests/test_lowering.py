@@ -45,7 +45,7 @@ def test_inference_and_training_lower(platform, dtype):
     assert "depthwise_forward" not in program  # XLA fuses its own with what is around
 
     tx = adan(1e-3)
-    state = jax.eval_shape(lambda: create_state(MODEL, tx))
+    state = create_state.eval_shape(expected_params(MODEL), tx)
     hr = jax.ShapeDtypeStruct((2, 48, 36, 3), jnp.float32)
     step = make_train_step(MODEL.clone(dtype=dtype), tx)
     program = lower(step, state, lr, hr, platform=platform)

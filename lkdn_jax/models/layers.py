@@ -45,12 +45,15 @@ def uniform_fan_in(fan_in: int) -> Initializer:
         # Drawn flat and longer than needed: XLA on CPU takes up to 20 times as long to
         # compile a draw of four dimensions, and would for every size. The numbers are
         # the same with jax's default, `jax_threefry_partitionable`.
-        size = math.prod(shape)
-        length = max(_SHORTEST_DRAW, 1 << (size - 1).bit_length())
-        flat = jax.random.uniform(key, (length,), dtype, -bound, bound)[:size]
-        return flat.reshape(shape)
+        length = max(_SHORTEST_DRAW, 1 << (math.prod(shape) - 1).bit_length())
+        return _cut(jax.random.uniform(key, (length,), dtype, -bound, bound), shape)
 
     return init
+
+
+@jax.jit(static_argnames="shape")  # one program of what would be two
+def _cut(flat: Array, shape: tuple[int, ...]) -> Array:
+    return flat[: math.prod(shape)].reshape(shape)
 
 
 def mask(x: Array, valid: Array | None) -> Array:

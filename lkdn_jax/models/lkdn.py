@@ -258,5 +258,35 @@ def expected_params(model: LKDN) -> dict[str, Any]:
     Returns:
         The parameter tree, with a `jax.ShapeDtypeStruct` for each array.
     """
-    lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
-    return jax.eval_shape(lambda lr: model.init(jax.random.key(0), lr), lr)["params"]
+    return _init.eval_shape(model, _LR)
+
+
+def draw_params(model: LKDN, seed: int = 0) -> dict[str, Any]:
+    """Draw the parameters to start a training from: those of `model.init`, sooner.
+
+    Args:
+        model: The network.
+        seed: Seed of all of them.
+
+    Returns:
+        The parameter tree, float32.
+    """
+    params: dict[str, Any] = {}
+
+    def forward(lr: Array) -> None:
+        # What does not depend on the image is computed at once, and nothing else is.
+        with jax.ensure_compile_time_eval():
+            params.update(model.init(jax.random.key(seed), lr)["params"])
+
+    jax.eval_shape(forward, _LR)
+    return params
+
+
+_LR = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+
+
+# Traced once for equal networks.
+@jax.jit(static_argnames="model")
+def _init(model: LKDN, lr: Array) -> dict[str, Any]:
+    params: Any = model.init(jax.random.key(0), lr)["params"]
+    return params

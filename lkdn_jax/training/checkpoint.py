@@ -89,15 +89,12 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise self._failed(error) from error
 
-    def exist(self) -> bool:
-        """Return whether there is a whole checkpoint."""
-        return self._manager.latest_step() is not None
-
     def restore(self, like: TrainState) -> TrainState | None:
         """Restore the last whole checkpoint.
 
         Args:
-            like: A state of the same structure, shapes and shardings.
+            like: A state of the same structure, shapes and shardings, or a
+                `jax.ShapeDtypeStruct` for each array.
 
         Returns:
             The state, or None where there is no checkpoint.

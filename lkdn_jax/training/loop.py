@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lkdn_jax.cli import progress_bar
 from lkdn_jax.errors import InputError
+from lkdn_jax.models.lkdn import expected_params
 from lkdn_jax.optim.schedules import create_schedule
 from lkdn_jax.training.checkpoint import Checkpoints
 from lkdn_jax.training.config import Config
@@ -32,7 +33,7 @@ from lkdn_jax.training.setup import (
     steps_per_dispatch,
     write_config,
 )
-from lkdn_jax.training.sharding import make_mesh, replicate
+from lkdn_jax.training.sharding import make_mesh, replicate, replicated
 from lkdn_jax.training.signals import stop_signals
 from lkdn_jax.training.state import TrainState, create_state
 from lkdn_jax.training.step import make_train_step, make_train_steps
@@ -74,11 +75,12 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
         validation = Validation(model, config.validation.folders, workdir)
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
     try:
-        params = None if checkpoints.exist() else initial_params(config)
-        state = create_state(model, tx, seed=config.seed, params=params)
-        state = replicate(mesh, state)
-        if (restored := checkpoints.restore(state)) is not None:
-            state = restored
+        shapes = create_state.eval_shape(expected_params(model), tx)
+        state = checkpoints.restore(replicated(mesh, shapes))
+        if state is None:
+            state = create_state(initial_params(model, config), tx)
+            state = replicate(mesh, state)
+        else:
             log(f"resumed from {checkpoints.last()}")
         for change in changes:
             log(f"note: {change}")

@@ -14,7 +14,7 @@ from lkdn_jax.data.datasets import open_tiles
 from lkdn_jax.data.tiles import Tiles
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import atomic_write, check_folder
-from lkdn_jax.models.lkdn import LKDN, expected_params
+from lkdn_jax.models.lkdn import LKDN, draw_params, expected_params
 from lkdn_jax.optim.optimizers import create_optimizer
 from lkdn_jax.training.config import Config
 from lkdn_jax.training.feed import Feed, Sampling, device_feed, host_feed
@@ -72,19 +72,18 @@ def _fit_device(sources: Sequence[Tiles]) -> bool:
     return size <= _DEVICE_SHARE * stats.get("bytes_limit", 0)
 
 
-def initial_params(config: Config) -> Any:
-    """Load the parameters of `init_from`, if it names a file."""
+def initial_params(model: LKDN, config: Config) -> Any:
+    """Load the parameters of `init_from`, if it names a file, or draw them."""
     if not config.init_from:
-        return None
-    model, params = load(config.init_from)
-    wanted = create_model(config.model)
-    if model.scale != wanted.scale:
+        return draw_params(model, config.seed)
+    saved, params = load(config.init_from)
+    if saved.scale != model.scale:
         raise InputError(
-            f"init_from {config.init_from} is for scale {model.scale}, the config for "
-            f"{wanted.scale}; give weights of that scale"
+            f"init_from {config.init_from} is for scale {saved.scale}, the config for "
+            f"{model.scale}; give weights of that scale"
         )
     try:
-        check_params(params, expected_params(wanted))
+        check_params(params, expected_params(model))
     except InputError as error:
         raise InputError(f"init_from {config.init_from}: {error}") from error
     return params

@@ -51,6 +51,20 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     )
 
 
+def replicated(mesh: Mesh, shapes: Any) -> Any:
+    """Say of a tree of shapes that its arrays are on every device.
+
+    Args:
+        mesh: As made by `make_mesh`.
+        shapes: A `jax.ShapeDtypeStruct` for each array.
+
+    Returns:
+        The tree with shardings.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec())
+    return jax.tree.map(lambda shape: shape.update(sharding=sharding), shapes)
+
+
 def shard_batch(mesh: Mesh, tree: Any) -> Any:
     """Split batches over the devices.
 

@@ -6,10 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from flax.core import unfreeze
 from jax import Array
-
-from lkdn_jax.models.lkdn import LKDN
 
 
 class TrainState(struct.PyTreeNode):
@@ -28,29 +25,17 @@ class TrainState(struct.PyTreeNode):
     opt_state: Any
 
 
-def create_state(
-    model: LKDN,
-    tx: optax.GradientTransformation,
-    *,
-    seed: int = 0,
-    params: Any = None,
-) -> TrainState:
+@jax.jit(static_argnames="tx")  # one program of what would be hundreds
+def create_state(params: Any, tx: optax.GradientTransformation) -> TrainState:
     """Create the state before the first step.
 
     Args:
-        model: The network.
+        params: The parameters to start from.
         tx: The optimizer.
-        seed: Seed of the initial parameters.
-        params: Parameters to start from instead.
 
     Returns:
         The state at step 0; the average starts as the parameters.
     """
-    if params is None:
-        lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
-        # Lazily: the forward pass, which is of no use here, is not compiled.
-        params = model.lazy_init(jax.random.key(seed), lr)["params"]
-    params = jax.tree.map(jnp.asarray, unfreeze(params))
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,

@@ -8,7 +8,7 @@ import pytest
 import lkdn_jax
 from lkdn_jax import LKDN, lkdn_s
 from lkdn_jax.models.layers import unframe
-from lkdn_jax.models.lkdn import expected_params
+from lkdn_jax.models.lkdn import draw_params, expected_params
 
 SMALL = {"features": 8, "num_blocks": 2}
 
@@ -71,6 +71,15 @@ def test_masked_padding_changes_nothing(init, model):
     valid = jnp.zeros((1, 17, 14, 1), bool).at[:, :11, :9].set(True)
     out = jax.jit(model.apply)(variables, padded, valid)
     np.testing.assert_allclose(out[:, :44, :36], alone, atol=2e-6)
+
+
+def test_draws_the_parameters_of_init():
+    model = lkdn_s(2, features=2, num_blocks=2)
+    lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    params = model.lazy_init(jax.random.key(3), lr)["params"]
+    drawn = draw_params(model, seed=3)
+    assert jax.tree.structure(drawn) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, drawn, params)
 
 
 def test_equal_blocks_are_lowered_once():

@@ -38,7 +38,7 @@ def test_fine_tuning_published_weights_keeps_their_psnr(reference):
         if program is None:
             steps = make_train_steps(make_train_step(model, tx), feed.load)
             program = jax.jit(steps)
-        state = replicate(mesh, create_state(model, tx, params=params))
+        state = replicate(mesh, create_state(params, tx))
         with feed.samples(0, [1] * STEPS) as batches:
             for batch in batches:
                 state, _ = program(state, feed.dataset, batch)

@@ -12,7 +12,7 @@ MODEL = LKDN(scale=2, features=2, num_blocks=1)
 
 @pytest.fixture
 def state(init):
-    return create_state(MODEL, optax.adam(1e-3), params=init(MODEL)["params"])
+    return create_state(init(MODEL)["params"], optax.adam(1e-3))
 
 
 def steps(folder):
@@ -38,7 +38,6 @@ def test_keeps_the_best_beside_the_latest(tmp_path, state):
 
 def test_restores_what_was_saved(tmp_path, state):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    assert not checkpoints.exist()
     assert checkpoints.restore(state) is None
     changed = jax.tree.map(lambda leaf: leaf + 3, state)
     checkpoints.save(changed)
@@ -46,7 +45,7 @@ def test_restores_what_was_saved(tmp_path, state):
     restored = checkpoints.restore(state)
     assert jax.tree.structure(restored) == jax.tree.structure(changed)
     jax.tree.map(np.testing.assert_array_equal, restored, changed)
-    other = create_state(MODEL, optax.sgd(1e-3, 0.9), params=state.params)
+    other = create_state(state.params, optax.sgd(1e-3, 0.9))
     with pytest.raises(InputError, match="of another network or optimizer"):
         checkpoints.restore(other)
     checkpoints.close()

@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from lkdn_jax import LKDN, lkdn_s
+from lkdn_jax.models.lkdn import draw_params
 from lkdn_jax.optim.adan import adan
 from lkdn_jax.training.state import create_state
 from lkdn_jax.training.step import make_train_step, make_train_steps
@@ -30,7 +31,7 @@ def test_ten_steps_of_the_authors_training(reference, loss):
         return {name.removeprefix(f"{prefix}/"): expected[name] for name in names}
 
     model, tx = lkdn_s(features=16), adan(5e-3)
-    state = create_state(model, tx, params=from_published(tree("init")))
+    state = create_state(from_published(tree("init")), tx)
     step = jax.jit(make_train_step(model, tx, loss=loss), donate_argnums=0)
     for i in range(10):
         state, metrics = step(state, expected[f"lr_{i}"], expected[f"hr_{i}"])
@@ -49,7 +50,7 @@ def test_ten_steps_of_the_authors_training(reference, loss):
 
 def test_learns():
     tx = adan(5e-3)
-    state = create_state(MODEL, tx, seed=1)
+    state = create_state(draw_params(MODEL, seed=1), tx)
     step = jax.jit(make_train_step(MODEL, tx))
     lr, hr = (x[0] for x in batches(1))
     losses = []
@@ -64,7 +65,7 @@ def test_several_steps_in_one_program_are_the_same_steps():
     tx = adan(5e-3)
     step = make_train_step(MODEL, tx)
     lr, hr = batches(5)
-    state = one_by_one = create_state(MODEL, tx, seed=1)
+    state = one_by_one = create_state(draw_params(MODEL, seed=1), tx)
     together, metrics = jax.jit(make_train_steps(step, lambda _, batch: batch))(
         state, (), (lr, hr)
     )
@@ -84,7 +85,7 @@ def test_several_steps_in_one_program_are_the_same_steps():
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
     tx = optax.sgd(0.1)
-    state = create_state(MODEL, tx, seed=1)
+    state = create_state(draw_params(MODEL, seed=1), tx)
     lr, hr = (x[0] for x in batches(1, size=6))
     whole, metrics = jax.jit(make_train_step(MODEL, tx))(state, lr, hr)
     for accumulate in (2, 3):
@@ -101,7 +102,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
 def test_metrics_and_average_are_what_they_say():
     schedule = optax.linear_schedule(1.0, 0.0, 4)
     tx = optax.sgd(schedule)
-    state = create_state(MODEL, tx, seed=1)
+    state = create_state(draw_params(MODEL, seed=1), tx)
     lr, hr = (x[0] for x in batches(1))
     options = {"loss": "l2", "schedule": schedule, "ema_decay": 0.75}
     step = jax.jit(make_train_step(MODEL, tx, **options))
@@ -124,7 +125,7 @@ def test_metrics_and_average_are_what_they_say():
 
 def test_remat_and_bf16_change_speed_not_parameters_dtype():
     tx = adan(5e-3)
-    state = create_state(MODEL, tx, seed=1)
+    state = create_state(draw_params(MODEL, seed=1), tx)
     lr, hr = (x[0] for x in batches(1))
     _, metrics = jax.jit(make_train_step(MODEL, tx))(state, lr, hr)
     again = jax.jit(make_train_step(MODEL.clone(remat=True), tx))(state, lr, hr)
