@@ -121,7 +121,7 @@ def test_jit_vmap_and_grad(init):
     lr = random_lr(3, 9, 8, 3)
     eager = model.apply(variables, lr)
     np.testing.assert_allclose(jax.jit(model.apply)(variables, lr), eager, atol=2e-6)
-    one_by_one = jax.vmap(lambda x: model.apply(variables, x[None])[0])(lr)
+    one_by_one = jax.jit(jax.vmap(lambda x: model.apply(variables, x[None])[0]))(lr)
     np.testing.assert_allclose(one_by_one, eager, atol=2e-6)
 
     weight = jax.random.normal(jax.random.key(2), eager.shape)
