@@ -49,6 +49,12 @@ def reference() -> Path:
     return folder
 
 
+# Traced once for equal modules.
+@jax.jit(static_argnames=("module", "shape"))
+def _variables(module: nn.Module, shape: tuple[int, ...]) -> Any:
+    return module.init(jax.random.key(0), jnp.zeros(shape))
+
+
 @pytest.fixture(scope="session")
 def init() -> Callable[..., Any]:
     """Return a function of a module and an input shape that gives its variables."""
@@ -56,7 +62,7 @@ def init() -> Callable[..., Any]:
     def init(module: nn.Module, shape: tuple[int, ...] = (1, 8, 8, 3)) -> Any:
         # Drawn by numpy: compiling the initializers would take most of a test's time.
         rng = np.random.default_rng(0)
-        shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape))
+        shapes = _variables.eval_shape(module, shape)
         return jax.tree.map(
             lambda leaf: jnp.asarray(rng.uniform(-0.4, 0.4, leaf.shape), leaf.dtype),
             shapes,
