@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import timing
 from lkdn_jax.cli import ArgumentParser, run
 from lkdn_jax.errors import InputError
-from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.models.lkdn import LKDN, draw_params
 from lkdn_jax.ops.depthwise import depthwise_conv
 from lkdn_jax.weights.files import load
 
@@ -85,7 +85,7 @@ def check_depthwise(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
 def check_network(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
     """Compare output and gradient of the whole network."""
     model = LKDN()
-    params = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    params = draw_params(model)
     lr = np.random.default_rng().random((2, 48, 48, 3), np.float32)
 
     def forward(params: Any, lr: Any) -> Any:

@@ -32,7 +32,7 @@ from benchmarks import timing  # noqa: E402
 from benchmarks.roofline import describe, roofline  # noqa: E402
 from lkdn_jax.cli import ArgumentParser, run  # noqa: E402
 from lkdn_jax.errors import InputError  # noqa: E402
-from lkdn_jax.models.lkdn import LKDN, lkdn_s  # noqa: E402
+from lkdn_jax.models.lkdn import LKDN, draw_params, lkdn_s  # noqa: E402
 from lkdn_jax.models.optimize import (  # noqa: E402
     optimize_for_inference,
     optimized_model,
@@ -156,8 +156,7 @@ def _image(y: Any) -> np.ndarray:
 
 def random_params(model: LKDN) -> Any:
     """Make parameters, folded."""
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    return fold(variables["params"])
+    return fold(draw_params(model))
 
 
 def measure(model: LKDN, size: tuple[int, int, int], flags: Any) -> dict[str, Any]:

@@ -23,14 +23,13 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from benchmarks import timing  # noqa: E402
 from benchmarks.roofline import describe, roofline  # noqa: E402
 from lkdn_jax.cli import ArgumentParser, run  # noqa: E402
 from lkdn_jax.errors import InputError  # noqa: E402
-from lkdn_jax.models.lkdn import LKDN  # noqa: E402
+from lkdn_jax.models.lkdn import LKDN, draw_params  # noqa: E402
 from lkdn_jax.ops.depthwise import Implementation  # noqa: E402
 from lkdn_jax.optim.adan import adan  # noqa: E402
 from lkdn_jax.training.state import create_state  # noqa: E402
@@ -165,8 +164,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     lr = rng.random((flags.batch, 48, 48, 3), np.float32)
     hr = rng.random((flags.batch, 192, 192, 3), np.float32)
-    variables = LKDN().init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    params = jax.tree.map(np.asarray, variables["params"])
+    params = jax.tree.map(np.asarray, draw_params(LKDN()))
     others: list[Implementation] = ["lax"] if cpu else ["lax", "shift", "pallas"]
     precisions = timing.precisions(flags.precisions)
     ways = our_ways(params, lr, hr, precisions, [None, *others])

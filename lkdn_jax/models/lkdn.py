@@ -34,6 +34,7 @@ Upsampler = Literal["direct", "rep"]
 
 VECTOR = 8  # numbers; channels that fill no whole vector are slow on CPU
 INPUT_COPIES = 4  # the image enters four times along channels (paper, section 3.1)
+_IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)  # parameters fit any
 _SHALLOW_BLOCKS = {"BSB": BSConv, "BSRB": BSRB, "RBSB": RBSB}
 _UPSAMPLERS = {"direct": DirectUpsampler, "rep": RepUpsampler}
 
@@ -172,9 +173,10 @@ class LKDN(nn.Module):
         fea = x = store(frame(x, valid))
         c1 = PartConv(self.features, self.num_blocks, dtype=wide, name="c1")
         trunk: Any = None
-        plain = self.is_initializing() or self.is_mutable_collection("intermediates")
+        drawing = self.is_initializing()
+        plain = drawing or self.is_mutable_collection("intermediates")
         lkdb = LKDB if plain else _TracedLKDB
-        lkdb = nn.remat(lkdb) if self.remat else lkdb
+        lkdb = nn.remat(lkdb) if self.remat and not drawing else lkdb
         distilled, attention = self.inner_features()
         for i in range(self.num_blocks):
             block = lkdb(
@@ -258,7 +260,7 @@ def expected_params(model: LKDN) -> dict[str, Any]:
     Returns:
         The parameter tree, with a `jax.ShapeDtypeStruct` for each array.
     """
-    return _init.eval_shape(model, _LR)
+    return _init.eval_shape(model, _IMAGE)
 
 
 def draw_params(model: LKDN, seed: int = 0) -> dict[str, Any]:
@@ -278,11 +280,8 @@ def draw_params(model: LKDN, seed: int = 0) -> dict[str, Any]:
         with jax.ensure_compile_time_eval():
             params.update(model.init(jax.random.key(seed), lr)["params"])
 
-    jax.eval_shape(forward, _LR)
+    jax.eval_shape(forward, _IMAGE)
     return params
-
-
-_LR = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
 
 
 # Traced once for equal networks.

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import absl.logging
-import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import (
     preservation_policy,
@@ -93,8 +92,8 @@ class Checkpoints:
         """Restore the last whole checkpoint.
 
         Args:
-            like: A state of the same structure, shapes and shardings, or a
-                `jax.ShapeDtypeStruct` for each array.
+            like: The state's structure, with a `jax.ShapeDtypeStruct` and its sharding
+                for each array.
 
         Returns:
             The state, or None where there is no checkpoint.
@@ -105,10 +104,9 @@ class Checkpoints:
         step = self._manager.latest_step()
         if step is None:
             return None
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
             restored: Any = self._manager.restore(
-                step, args=ocp.args.StandardRestore(target)
+                step, args=ocp.args.StandardRestore(like)
             )
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(

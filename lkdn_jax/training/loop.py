@@ -33,7 +33,7 @@ from lkdn_jax.training.setup import (
     steps_per_dispatch,
     write_config,
 )
-from lkdn_jax.training.sharding import make_mesh, replicate, replicated
+from lkdn_jax.training.sharding import make_mesh, replicate, replicated_shapes
 from lkdn_jax.training.signals import stop_signals
 from lkdn_jax.training.state import TrainState, create_state
 from lkdn_jax.training.step import make_train_step, make_train_steps
@@ -76,7 +76,7 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
     try:
         shapes = create_state.eval_shape(expected_params(model), tx)
-        state = checkpoints.restore(replicated(mesh, shapes))
+        state = checkpoints.restore(replicated_shapes(mesh, shapes))
         if state is None:
             state = create_state(initial_params(model, config), tx)
             state = replicate(mesh, state)

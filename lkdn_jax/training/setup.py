@@ -73,7 +73,18 @@ def _fit_device(sources: Sequence[Tiles]) -> bool:
 
 
 def initial_params(model: LKDN, config: Config) -> Any:
-    """Load the parameters of `init_from`, if it names a file, or draw them."""
+    """Load the parameters of `init_from`, if it names a file, or draw them.
+
+    Args:
+        model: The network.
+        config: As in configs/default.py.
+
+    Returns:
+        The parameter tree, float32.
+
+    Raises:
+        InputError: A file that cannot be read, or is of another network.
+    """
     if not config.init_from:
         return draw_params(model, config.seed)
     saved, params = load(config.init_from)

@@ -51,7 +51,7 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
     )
 
 
-def replicated(mesh: Mesh, shapes: Any) -> Any:
+def replicated_shapes(mesh: Mesh, shapes: Any) -> Any:
     """Say of a tree of shapes that its arrays are on every device.
 
     Args:

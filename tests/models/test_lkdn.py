@@ -73,10 +73,11 @@ def test_masked_padding_changes_nothing(init, model):
     np.testing.assert_allclose(out[:, :44, :36], alone, atol=2e-6)
 
 
-def test_draws_the_parameters_of_init():
-    model = lkdn_s(2, features=2, num_blocks=2)
+@pytest.mark.parametrize("remat", [False, True])
+def test_draws_the_parameters_of_init(remat):
+    model = lkdn_s(2, features=2, num_blocks=2, remat=remat)
     lr = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
-    params = model.lazy_init(jax.random.key(3), lr)["params"]
+    params = model.clone(remat=False).lazy_init(jax.random.key(3), lr)["params"]
     drawn = draw_params(model, seed=3)
     assert jax.tree.structure(drawn) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, drawn, params)
@@ -121,7 +122,7 @@ def test_jit_vmap_and_grad(init):
     lr = random_lr(3, 9, 8, 3)
     eager = model.apply(variables, lr)
     np.testing.assert_allclose(jax.jit(model.apply)(variables, lr), eager, atol=2e-6)
-    one_by_one = jax.jit(jax.vmap(lambda x: model.apply(variables, x[None])[0]))(lr)
+    one_by_one = jax.vmap(lambda x: model.apply(variables, x[None])[0])(lr)
     np.testing.assert_allclose(one_by_one, eager, atol=2e-6)
 
     weight = jax.random.normal(jax.random.key(2), eager.shape)

@@ -5,6 +5,7 @@ import pytest
 
 from lkdn_jax import LKDN, InputError
 from lkdn_jax.training.checkpoint import Checkpoints
+from lkdn_jax.training.sharding import make_mesh, replicated_shapes
 from lkdn_jax.training.state import create_state
 
 MODEL = LKDN(scale=2, features=2, num_blocks=1)
@@ -13,6 +14,10 @@ MODEL = LKDN(scale=2, features=2, num_blocks=1)
 @pytest.fixture
 def state(init):
     return create_state(init(MODEL)["params"], optax.adam(1e-3))
+
+
+def shapes_of(state):
+    return replicated_shapes(make_mesh(), jax.eval_shape(lambda: state))
 
 
 def steps(folder):
@@ -38,14 +43,15 @@ def test_keeps_the_best_beside_the_latest(tmp_path, state):
 
 def test_restores_what_was_saved(tmp_path, state):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    assert checkpoints.restore(state) is None
+    shapes = shapes_of(state)
+    assert checkpoints.restore(shapes) is None
     changed = jax.tree.map(lambda leaf: leaf + 3, state)
     checkpoints.save(changed)
     checkpoints.wait()
-    restored = checkpoints.restore(state)
+    restored = checkpoints.restore(shapes)
     assert jax.tree.structure(restored) == jax.tree.structure(changed)
     jax.tree.map(np.testing.assert_array_equal, restored, changed)
     other = create_state(state.params, optax.sgd(1e-3, 0.9))
     with pytest.raises(InputError, match="of another network or optimizer"):
-        checkpoints.restore(other)
+        checkpoints.restore(shapes_of(other))
     checkpoints.close()
