@@ -216,11 +216,11 @@ def test_survives_kills_bit_equal(environment, tmp_path):
 
 def test_several_steps_a_dispatch_resume_bit_equal(environment, tmp_path):
     four = ("--data.steps_per_dispatch=4", "--log_every=4", "--validation.every=4")
-    train(environment, tmp_path / "whole", *four, "--steps=9")
+    train(environment, tmp_path / "whole", *four, "--steps=10")
     train(environment, tmp_path / "parts", *four, "--steps=8")
-    out = train(environment, tmp_path / "parts", *four, "--steps=9")
+    out = train(environment, tmp_path / "parts", *four, "--steps=10")
     assert "resumed from" in out
-    assert "note: steps was 8, is now 9" in out
+    assert "note: steps was 8, is now 10" in out
     assert model_bytes(tmp_path / "parts") == model_bytes(tmp_path / "whole")
 
 
@@ -253,11 +253,15 @@ def test_two_devices_and_two_processes_train_as_one(environment, whole, tmp_path
 
 
 def test_starts_from_weights(environment, whole, tmp_path):
-    weights = f"--init_from={whole / 'model.msgpack'}"
-    train(environment, tmp_path, weights, "--steps=1", "--seed=1")
-    # Adan's first step moves a parameter by its learning rate at most, 0.005, and the
-    # average by a tenth of that.
-    assert_close(tmp_path, whole, 5.01e-4)
+    train(
+        environment,
+        tmp_path,
+        f"--init_from={whole / 'model.msgpack'}",
+        "--steps=4",
+        "--seed=1",
+        "--optimizer.learning_rate=1e-12",
+    )
+    assert_close(tmp_path, whole, 1e-6)
 
 
 def test_a_loss_that_is_not_finite(environment, whole, tmp_path):
