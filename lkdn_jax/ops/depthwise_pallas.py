@@ -181,52 +181,60 @@ def _forward_kernel(
     block, offset = _divide(band, dilation)
     top = block * (dilation * _ROWS) + offset
     left, first = pl.program_id(1) * _COLUMNS, pl.program_id(2) * channels
-    of_channels = pl.ds(first, channels)
-    inside = (first + _arange(channels) < c)[None]
-    columns = left + _arange(_COLUMNS)
+    columns = left + _arange(_COLUMNS)[:, None]
+    of_channels = first + _arange(channels)[None]
+    known = of_channels < c
 
     def load_parameter(ref: Any, index: int) -> Array:
-        at = ref.at[pl.ds(index, 1), of_channels]
-        return triton.load(at, mask=inside, other=0.0).astype(jnp.float32)
+        at = ref.at[pl.ds(index, 1), pl.ds(first, channels)]
+        return triton.load(at, mask=known, other=0.0).astype(jnp.float32)
 
     start = jnp.zeros((_COLUMNS, channels), jnp.float32) + load_parameter(bias, 0)
     sums = [start] * _ROWS
-    for j in range(k):
+    rows = _places(top, range(_ROWS + k - 1), dilation, pad, x.shape[1])
+    for j, (column, in_column) in enumerate(
+        _places(columns, range(k), dilation, pad, x.shape[2])
+    ):
         taps = [load_parameter(kernel, i * k + j) for i in range(k)]
-        across = columns + (j * dilation - pad)
-        for step in range(_ROWS + k - 1):
-            down = top + (step * dilation - pad)
-            part = _load(x, image, down, across, first, channels)
+        inside = in_column & known
+        for step, (row, in_row) in enumerate(rows):
+            part = _load(x, (image, row, column, of_channels), inside & in_row)
             for i in range(max(0, step - _ROWS + 1), min(k, step + 1)):
                 sums[step - i] += part * taps[i]
     for step in range(_ROWS):
         row = top + step * dilation
         triton.store(
-            out.at[image, row, pl.ds(left, _COLUMNS), of_channels],
+            out.at[image, row, columns, of_channels],
             sums[step].astype(out.dtype),
-            mask=(columns < w)[:, None] & inside & (row < h),
+            mask=(columns < w) & known & (row < h),
         )
 
 
 def _gradients_kernel(
     x: Any, dy: Any, out: Any, *, k: int, dilation: int, pad: int, channels: int
 ) -> None:
-    _, h, w, _ = dy.shape
+    _, h, w, c = dy.shape
     bands = pl.cdiv(h, _GRADIENT_ROWS)
     image, band = _divide(pl.program_id(0), bands)
     first = pl.program_id(1) * channels
     tiles = pl.cdiv(w, _GRADIENT_COLUMNS)
-    offsets = range(-pad, k * dilation - pad, dilation)
+    of_channels = first + _arange(channels)[None]
+    known = of_channels < c
 
     def add_tile(tile: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:
         row, column = _divide(tile, tiles)
         row += band * _GRADIENT_ROWS
-        columns = column * _GRADIENT_COLUMNS + _arange(_GRADIENT_COLUMNS)
+        columns = column * _GRADIENT_COLUMNS + _arange(_GRADIENT_COLUMNS)[:, None]
         # Zero outside of dy, so what a tile has beyond its edge adds nothing.
-        slope = _load(dy, image, row, columns, first, channels)
+        inside = (columns < w) & known & (row < h)
+        slope = _load(dy, (image, row, columns, of_channels), inside)
+        rows = _places(row, range(k), dilation, pad, x.shape[1])
+        across = _places(columns, range(k), dilation, pad, x.shape[2])
+        across = [(column, in_column & known) for column, in_column in across]
+        taps = product(rows, across)
         new = [
-            total + slope * _load(x, image, row + i, columns + j, first, channels)
-            for total, (i, j) in zip(sums, product(offsets, offsets), strict=False)
+            total + slope * _load(x, (image, i, j, of_channels), in_row & in_column)
+            for total, ((i, in_row), (j, in_column)) in zip(sums, taps, strict=False)
         ]
         return *new, sums[-1] + slope
 
@@ -237,15 +245,18 @@ def _gradients_kernel(
         out[pl.program_id(0), tap, pl.ds(first, channels)] = total.sum(0)
 
 
-def _load(
-    ref: Any, image: Array, row: Array, columns: Array, first: Array, channels: int
-) -> Array:
-    """Load a part of a row [columns, channels], float32, zero outside of the image."""
-    _, h, w, c = ref.shape
-    columns, of_channels = columns[:, None], (first + _arange(channels))[None]
-    inside = (columns >= 0) & (columns < w) & (of_channels < c) & (row >= 0) & (row < h)
-    at = ref.at[image, row, columns, of_channels]
-    return triton.load(at, mask=inside, other=0.0).astype(jnp.float32)
+def _places(
+    start: Array, steps: range, dilation: int, pad: int, size: int
+) -> list[tuple[Array, Array]]:
+    """Return where taps lie along one side, and whether that is inside the image."""
+    places = [start + (step * dilation - pad) for step in steps]
+    return [(place, (place >= 0) & (place < size)) for place in places]
+
+
+def _load(ref: Any, index: tuple[Array, ...], inside: Array) -> Array:
+    """Load a part of a row [columns, channels], float32, zero where not `inside`."""
+    part = triton.load(ref.at[index], mask=inside, other=0.0)
+    return part.astype(jnp.float32)
 
 
 def _arange(stop: int) -> Array:
