@@ -1,4 +1,4 @@
-"""Parameters, multiply-adds and activations of a network, counted while it is traced.
+"""Parameters, multiply-adds and activations of a network, from its parameters.
 
 Multiply-adds are those of the convolutions, activations the elements of their outputs:
 the definitions of the NTIRE efficient super-resolution challenges.
@@ -6,14 +6,10 @@ the definitions of the NTIRE efficient super-resolution challenges.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
-from lkdn_jax.models.layers import Conv, DepthwiseConv, PartConv
 from lkdn_jax.models.lkdn import LKDN
 
 
@@ -51,7 +47,7 @@ def complexity(
 
     Args:
         model: The network.
-        params: Its parameters.
+        params: Its parameters, or their shapes.
         hr_size: Width and height of the output image, in pixels; the LR size is this
             divided by the scale, rounded down.
 
@@ -59,23 +55,10 @@ def complexity(
         The counts for one image.
     """
     width, height = (length // model.scale for length in hr_size)
-    lr = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    multiply_adds = activations = 0
-
-    def count(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        nonlocal multiply_adds, activations
-        out = run(*args, **kwargs)
-        first_part = not isinstance(context.module, PartConv) or args[1] == 0
-        if isinstance(context.module, Conv | DepthwiseConv | PartConv) and first_part:
-            # All work at the size of the LR image; frames of zeros are not counted.
-            kernel = context.module.get_variable("params", "kernel")
-            multiply_adds += kernel.size * height * width
-            activations += out.shape[-1] * height * width
-        return out
-
-    with nn.intercept_methods(count):
-        # Where intermediates can be captured, every block is traced by itself.
-        apply = partial(model.apply, mutable="intermediates")
-        jax.eval_shape(apply, {"params": params}, lr)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
+    leaves: dict[Any, Any] = flatten_dict(params)
+    # Each works once, at the size of the LR image.
+    kernels = [leaf for path, leaf in leaves.items() if path[-1] == "kernel"]
+    parameters = sum(leaf.size for leaf in leaves.values())
+    multiply_adds = height * width * sum(kernel.size for kernel in kernels)
+    activations = height * width * sum(kernel.shape[-1] for kernel in kernels)
     return Complexity(parameters, multiply_adds, activations, hr_size)

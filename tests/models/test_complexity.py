@@ -1,14 +1,7 @@
-import jax
-import jax.numpy as jnp
 import pytest
 
 from lkdn_jax import LKDN, complexity, fold, folded_model, lkdn_s
-
-
-def params_of(model):
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))[
-        "params"
-    ]
+from lkdn_jax.models.lkdn import expected_params
 
 
 @pytest.mark.parametrize(
@@ -16,7 +9,7 @@ def params_of(model):
 )
 def test_lkdn_has_the_published_number_of_parameters(scale, parameters):
     model = LKDN(scale=scale)
-    assert complexity(model, params_of(model)).parameters == parameters
+    assert complexity(model, expected_params(model)).parameters == parameters
 
 
 def test_lkdn_s_has_the_published_number_of_parameters(init):
@@ -28,13 +21,13 @@ def test_lkdn_s_has_the_published_number_of_parameters(init):
 
 def test_lkdn_x4_has_the_published_multiply_adds():
     model = LKDN()
-    count = complexity(model, params_of(model), (1280, 720)).multiply_adds
+    count = complexity(model, expected_params(model), (1280, 720)).multiply_adds
     assert 18.2e9 <= count <= 18.3e9
 
 
 def test_counts_by_hand():
     model = LKDN(scale=2, features=4, num_blocks=1)
-    cost = complexity(model, params_of(model), (20, 12))
+    cost = complexity(model, expected_params(model), (20, 12))
     pixels = 10 * 6
     weights = (
         12 * 4 + 9 * 4  # fea_conv
