@@ -31,6 +31,7 @@ import numpy as np
 import pytest
 
 import lkdn_jax
+from lkdn_jax.models.lkdn import expected_params
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -54,12 +55,6 @@ def reference() -> Path:
     return folder
 
 
-# Traced once for equal modules.
-@jax.jit(static_argnames=("module", "shape"))
-def _variables(module: nn.Module, shape: tuple[int, ...]) -> Any:
-    return module.init(jax.random.key(0), jnp.zeros(shape))
-
-
 @pytest.fixture(scope="session")
 def init() -> Callable[..., Any]:
     """Return a function of a module and an input shape that gives its variables."""
@@ -67,7 +62,10 @@ def init() -> Callable[..., Any]:
     def init(module: nn.Module, shape: tuple[int, ...] = (1, 8, 8, 3)) -> Any:
         # Drawn by numpy: compiling the initializers would take most of a test's time.
         rng = np.random.default_rng(0)
-        shapes = _variables.eval_shape(module, shape)
+        if isinstance(module, lkdn_jax.LKDN):  # traced once for equal networks
+            shapes: Any = {"params": expected_params(module)}
+        else:
+            shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape))
         return jax.tree.map(
             lambda leaf: jnp.asarray(rng.uniform(-0.4, 0.4, leaf.shape), leaf.dtype),
             shapes,

@@ -260,7 +260,7 @@ def expected_params(model: LKDN) -> dict[str, Any]:
     Returns:
         The parameter tree, with a `jax.ShapeDtypeStruct` for each array.
     """
-    return _init.eval_shape(model, _IMAGE)
+    return _init.eval_shape(model.clone(dtype=None, remat=False), _IMAGE)
 
 
 def draw_params(model: LKDN, seed: int = 0) -> dict[str, Any]:
@@ -284,8 +284,9 @@ def draw_params(model: LKDN, seed: int = 0) -> dict[str, Any]:
     return params
 
 
-# Traced once for equal networks.
+# Traced once for equal networks; and not by `init`, which traces every block.
 @jax.jit(static_argnames="model")
 def _init(model: LKDN, lr: Array) -> dict[str, Any]:
-    params: Any = model.init(jax.random.key(0), lr)["params"]
-    return params
+    rngs = {"params": jax.random.key(0)}
+    variables: Any = model.apply({}, lr, rngs=rngs, mutable="params")[1]
+    return variables["params"]

@@ -33,7 +33,7 @@ def test_the_receptive_field_is_as_large_as_stated(init, model):
     radius = receptive_radius(model)
     size = 2 * radius + 3
     params = init(model)
-    lr = jax.random.uniform(jax.random.key(0), (1, size, size, 3))
+    lr = np.random.default_rng(0).random((1, size, size, 3), np.float32)
     s, middle = model.scale, radius + 1
 
     def centre(lr):

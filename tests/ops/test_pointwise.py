@@ -18,8 +18,9 @@ def plain(x, kernel):
 
 
 def test_values_and_gradients_are_those_of_a_product():
-    x = jax.random.normal(jax.random.key(0), (2, 5, 7, 6))
-    kernel = jax.random.normal(jax.random.key(1), (6, 3))
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 5, 7, 6)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32)
 
     def loss(multiply):
         return lambda x, kernel: jnp.tanh(multiply(x, kernel)).sum()
@@ -68,7 +69,7 @@ from lkdn_jax.ops.pointwise import kernel_gradient, kernel_gradient_in_groups
 
 jax.config.update("jax_num_cpu_devices", 6)
 mesh = jax.make_mesh((6,), ("batch",), (AxisType.Auto,))
-x, dy = jax.random.normal(jax.random.key(0), (2, 12, 10, 10, 6))
+x, dy = np.random.default_rng(0).normal(size=(2, 12, 10, 10, 6)).astype(np.float32)
 split = jax.device_put((x, dy), NamedSharding(mesh, PartitionSpec("batch")))
 sums = jax.jit(kernel_gradient_in_groups)
 np.testing.assert_allclose(sums(*split), kernel_gradient(x, dy), atol=1e-4)

@@ -3,6 +3,7 @@ import optax
 import pytest
 
 from lkdn_jax import InputError
+from lkdn_jax.models.lkdn import expected_params
 from lkdn_jax.training.config import load_config
 from lkdn_jax.training.setup import check_config, create_feed, create_model, create_tx
 
@@ -40,8 +41,7 @@ def test_recipes_are_the_papers(configs, name):
     assert config.schedule.name == "constant"
     published = {"x2": 303_812, "x3": 311_387, "x4": 321_992}
     model = create_model(config.model)
-    lr = jax.ShapeDtypeStruct((1, 8, 8, 3), "float32")
-    shapes = jax.eval_shape(lambda lr: model.init(jax.random.key(0), lr), lr)
+    shapes = expected_params(model)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert parameters == published.get(name, 172_449)
     create_tx(config.optimizer, optax.constant_schedule(1e-3))
