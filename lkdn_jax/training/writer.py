@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib.figure
 import numpy as np
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
@@ -94,6 +93,9 @@ def write_curves(workdir: Path, path: Path) -> None:
         workdir: Its folder.
         path: The PNG to write.
     """
+    # Here, at the end of a run: it takes half a second to import.
+    import matplotlib.figure
+
     rows = read_metrics(workdir)
     figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2)

@@ -57,8 +57,9 @@ mesh = jax.make_mesh((2,), ("batch",), (AxisType.Auto,))
 x = np.random.default_rng(0).normal(size=(4, 9, 7, 6)).astype(np.float32)
 split = jax.device_put(x, NamedSharding(mesh, PartitionSpec("batch")))
 ordered = jax.jit(lambda x: after(add_now(store(x), x), store(x * x)))
-np.testing.assert_array_equal(ordered(split), x + x)
-program = ordered.lower(split).compile().as_text()
+compiled = ordered.lower(split).compile()
+np.testing.assert_array_equal(compiled(split), x + x)
+program = compiled.as_text()
 print(*(program.count(f" all-{name}(") for name in ("reduce", "gather", "to-all")))
 """
 

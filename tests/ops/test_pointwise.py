@@ -71,9 +71,9 @@ jax.config.update("jax_num_cpu_devices", 6)
 mesh = jax.make_mesh((6,), ("batch",), (AxisType.Auto,))
 x, dy = np.random.default_rng(0).normal(size=(2, 12, 10, 10, 6)).astype(np.float32)
 split = jax.device_put((x, dy), NamedSharding(mesh, PartitionSpec("batch")))
-sums = jax.jit(kernel_gradient_in_groups)
+sums = jax.jit(kernel_gradient_in_groups).lower(*split).compile()
 np.testing.assert_allclose(sums(*split), kernel_gradient(x, dy), atol=1e-4)
-program = sums.lower(*split).compile().as_text()
+program = sums.as_text()
 print(*(program.count(f" all-{name}(") for name in ("reduce", "gather", "to-all")))
 """
 
