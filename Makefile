@@ -3,16 +3,19 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready-$(notdir $(PYTHON))
+# jemalloc, where it is installed: XLA compiles in four fifths of the time with it.
+JEMALLOC := $(if $(wildcard /usr/lib*/libjemalloc.so.2 /usr/lib/*/libjemalloc.so.2), \
+	LD_PRELOAD="$$LD_PRELOAD libjemalloc.so.2")
 # The published weights, if they are somewhere on this machine.
 export LKDN_REFERENCE ?= ../shared/reference
 
 .PHONY: demo test lint clean
 
 demo: $(READY)
-	$(VENV)/bin/python -m lkdn_jax.demo $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+	$(JEMALLOC) $(VENV)/bin/python -m lkdn_jax.demo $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+	$(JEMALLOC) $(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(VENV)/bin/ruff check
