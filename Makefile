@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready-$(notdir $(PYTHON))
-# jemalloc, where it is installed: XLA compiles in four fifths of the time with it.
-JEMALLOC := $(if $(wildcard /usr/lib*/libjemalloc.so.2 /usr/lib/*/libjemalloc.so.2), \
+# jemalloc, where it can be loaded: XLA compiles in four fifths of the time with it.
+JEMALLOC := $(if $(shell LD_PRELOAD=libjemalloc.so.2 env 2>&1 > /dev/null),,\
 	LD_PRELOAD="$$LD_PRELOAD libjemalloc.so.2")
 # The published weights, if they are somewhere on this machine.
 export LKDN_REFERENCE ?= ../shared/reference
@@ -12,7 +12,7 @@ export LKDN_REFERENCE ?= ../shared/reference
 .PHONY: demo test lint clean
 
 demo: $(READY)
-	$(JEMALLOC) $(VENV)/bin/python -m lkdn_jax.demo $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+	$(VENV)/bin/python -m lkdn_jax.demo $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 
 test: $(READY)
 	$(JEMALLOC) $(VENV)/bin/python -m pytest -n 2 --dist worksteal

@@ -50,6 +50,8 @@ def main() -> None:
         summary = upscale_inputs(**vars(flags), progress=progress)
     for note in summary.notes:
         print(f"note: {note}")
+    if summary.failures and summary.total == 1:
+        raise InputError(summary.failures[0])
     for failure in summary.failures:
         print(f"failed: {failure}", file=sys.stderr)
     print(f"{summary.done} upscaled, {summary.skipped} already in {flags.output}")

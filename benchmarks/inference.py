@@ -12,9 +12,11 @@ before anything is timed.
 # pyright: reportMissingImports=false
 
 import os
+import re
 import sys
 import tempfile
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,6 +188,14 @@ def measure(model: LKDN, size: tuple[int, int, int], flags: Any) -> dict[str, An
     return {"size": size, "missing": absent, "ways": result, "roofline": bound}
 
 
+def batch_of_images(text: str) -> tuple[int, int, int]:
+    """Parse batch, height and width."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)x([1-9]\d*)", text)
+    if not found:
+        raise ArgumentTypeError(f"{text!r}: give batch, height and width: 1x180x320")
+    return int(found[1]), int(found[2]), int(found[3])
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = ArgumentParser(__doc__)
@@ -194,7 +204,8 @@ def main() -> None:
     add(
         "--sizes",
         nargs="+",
-        default=["1x180x320", "1x270x480", "16x48x48"],
+        type=batch_of_images,
+        default=[(1, 180, 320), (1, 270, 480), (16, 48, 48)],
         help="batch x height x width in LR pixels",
     )
     add(
@@ -209,8 +220,7 @@ def main() -> None:
     flags = parser.parse_args()
     results = []
     for size in flags.sizes:
-        n, h, w = (int(length) for length in size.split("x"))
-        results.append(measure(NETWORKS[flags.network], (n, h, w), flags))
+        results.append(measure(NETWORKS[flags.network], size, flags))
         timing.write(flags.output, {"network": flags.network, "results": results})
 
 

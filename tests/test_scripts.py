@@ -154,6 +154,23 @@ def test_a_report_is_whole_or_absent(tmp_path, weights, data):
     assert {file.name for file in tmp_path.iterdir()} == {"report.json", "Sét"}
 
 
+def test_upscale_names_what_failed(tmp_path, weights, data):
+    content = (data / "b.png").read_bytes()
+    (data / "b.png").write_bytes(content[: len(content) // 2])
+    command = ("upscale.py", "--weights", weights / "x2.msgpack", "--output", tmp_path)
+    alone = run(*command, data / "b.png")
+    assert_one_line_error(alone, "error: ", "b.png", "truncated")
+    assert {file.name for file in tmp_path.iterdir()} == {"Sét"}
+    result = run(*command, data)
+    failed, error = result.stderr.strip().splitlines()
+    assert failed.startswith(f"failed: {data / 'b.png'}")
+    assert error == "error: 1 of 2 images failed"
+    assert result.returncode == 1
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (68, 60)
+    assert {file.name for file in tmp_path.iterdir()} == {"Sét", "a.png"}
+
+
 def test_export_folds(tmp_path, weights):
     output = tmp_path / "folded.msgpack"
     result = run("export.py", "--weights", weights / "s_x2.msgpack", "--output", output)

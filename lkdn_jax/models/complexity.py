@@ -46,7 +46,7 @@ def complexity(
     """Count parameters, multiply-adds and activations; nothing is computed.
 
     Args:
-        model: The network.
+        model: The network, of which only the scale is used.
         params: Its parameters, or their shapes.
         hr_size: Width and height of the output image, in pixels; the LR size is this
             divided by the scale, rounded down.
@@ -56,7 +56,7 @@ def complexity(
     """
     width, height = (length // model.scale for length in hr_size)
     leaves: dict[Any, Any] = flatten_dict(params)
-    # Each works once, at the size of the LR image.
+    # Each works once, at the size of the LR image; frames of zeros are not counted.
     kernels = [leaf for path, leaf in leaves.items() if path[-1] == "kernel"]
     parameters = sum(leaf.size for leaf in leaves.values())
     multiply_adds = height * width * sum(kernel.size for kernel in kernels)

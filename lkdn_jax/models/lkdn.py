@@ -259,8 +259,12 @@ def expected_params(model: LKDN) -> dict[str, Any]:
 
     Returns:
         The parameter tree, with a `jax.ShapeDtypeStruct` for each array.
+
+    Raises:
+        ValueError: An argument of the network is unknown or too small.
     """
-    return _init.eval_shape(model.clone(dtype=None, remat=False), _IMAGE)
+    # Neither dtype nor remat changes a parameter.
+    return _undrawn.eval_shape(model.clone(dtype=None, remat=False), _IMAGE)
 
 
 def draw_params(model: LKDN, seed: int = 0) -> dict[str, Any]:
@@ -284,9 +288,10 @@ def draw_params(model: LKDN, seed: int = 0) -> dict[str, Any]:
     return params
 
 
-# Traced once for equal networks; and not by `init`, which traces every block.
+# Traced once for equal networks; and not by `init`, which traces every block. Only for
+# shapes: the numbers would not be those of `init`.
 @jax.jit(static_argnames="model")
-def _init(model: LKDN, lr: Array) -> dict[str, Any]:
+def _undrawn(model: LKDN, lr: Array) -> dict[str, Any]:
     rngs = {"params": jax.random.key(0)}
     variables: Any = model.apply({}, lr, rngs=rngs, mutable="params")[1]
     return variables["params"]
