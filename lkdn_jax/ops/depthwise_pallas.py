@@ -191,9 +191,9 @@ def _forward_kernel(
 
     start = jnp.zeros((_COLUMNS, channels), jnp.float32) + load_parameter(bias, 0)
     sums = [start] * _ROWS
-    rows = _places(top, range(_ROWS + k - 1), dilation, pad, x.shape[1])
+    rows = _places(top, _ROWS + k - 1, dilation, pad, x.shape[1])
     for j, (column, in_column) in enumerate(
-        _places(columns, range(k), dilation, pad, x.shape[2])
+        _places(columns, k, dilation, pad, x.shape[2])
     ):
         taps = [load_parameter(kernel, i * k + j) for i in range(k)]
         inside = in_column & known
@@ -228,8 +228,8 @@ def _gradients_kernel(
         # Zero outside of dy, so what a tile has beyond its edge adds nothing.
         inside = (columns < w) & known & (row < h)
         slope = _load(dy, (image, row, columns, of_channels), inside)
-        rows = _places(row, range(k), dilation, pad, x.shape[1])
-        across = _places(columns, range(k), dilation, pad, x.shape[2])
+        rows = _places(row, k, dilation, pad, x.shape[1])
+        across = _places(columns, k, dilation, pad, x.shape[2])
         across = [(column, in_column & known) for column, in_column in across]
         taps = product(rows, across)
         new = [
@@ -246,10 +246,10 @@ def _gradients_kernel(
 
 
 def _places(
-    start: Array, steps: range, dilation: int, pad: int, size: int
+    start: Array, count: int, dilation: int, pad: int, size: int
 ) -> list[tuple[Array, Array]]:
     """Return where taps lie along one side, and whether that is inside the image."""
-    places = [start + (step * dilation - pad) for step in steps]
+    places = [start + (step * dilation - pad) for step in range(count)]
     return [(place, (place >= 0) & (place < size)) for place in places]
 
 
