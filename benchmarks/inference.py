@@ -36,6 +36,7 @@ from lkdn_jax.cli import ArgumentParser, run  # noqa: E402
 from lkdn_jax.errors import InputError  # noqa: E402
 from lkdn_jax.models.lkdn import LKDN, draw_params, lkdn_s  # noqa: E402
 from lkdn_jax.models.optimize import (  # noqa: E402
+    compiler_options,
     optimize_for_inference,
     optimized_model,
 )
@@ -56,7 +57,10 @@ def our_ways(
         dtype, products = timing.PRECISIONS[precision]
         network = optimized_model(model).clone(dtype=dtype)
         start = time.perf_counter()
-        program = jax.jit(lambda p, x, f=network: f.apply({"params": p}, x))
+        program = jax.jit(
+            lambda p, x, f=network: f.apply({"params": p}, x),
+            compiler_options=compiler_options(network),
+        )
         with jax.default_matmul_precision(products):
             compiled = program.lower(params, x).compile()
         print(f"ours {precision} compiled in {time.perf_counter() - start:.1f} s")

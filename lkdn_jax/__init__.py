@@ -8,7 +8,11 @@ if TYPE_CHECKING:
     from lkdn_jax.inference.upscaler import Upscaler
     from lkdn_jax.models.complexity import Complexity, complexity
     from lkdn_jax.models.lkdn import LKDN, lkdn_s
-    from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
+    from lkdn_jax.models.optimize import (
+        compiler_options,
+        optimize_for_inference,
+        optimized_model,
+    )
     from lkdn_jax.models.reparam import fold, fold_difference, folded_model
     from lkdn_jax.weights.files import load, save
 
@@ -19,6 +23,7 @@ __all__ = [
     "Complexity",
     "InputError",
     "Upscaler",
+    "compiler_options",
     "complexity",
     "fold",
     "fold_difference",
@@ -39,6 +44,7 @@ _MODULES = {
     "LKDN": "models.lkdn",
     "lkdn_s": "models.lkdn",
     "fold": "models.reparam",
+    "compiler_options": "models.optimize",
     "optimize_for_inference": "models.optimize",
     "optimized_model": "models.optimize",
     "fold_difference": "models.reparam",

@@ -12,6 +12,7 @@ import numpy as np
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN, expected_params
+from lkdn_jax.models.optimize import compiler_options
 
 Size = tuple[int, int]
 
@@ -78,7 +79,8 @@ class BucketedUpscaler:
         self._programs = {}
         params = expected_params(model)
         forward = jax.jit(
-            lambda params, lr, valid: model.apply({"params": params}, lr, valid)
+            lambda params, lr, valid: model.apply({"params": params}, lr, valid),
+            compiler_options=compiler_options(model),
         )
         with jax.default_matmul_precision("highest"):
             for h, w in self.shapes:

@@ -10,7 +10,11 @@ import numpy as np
 
 from lkdn_jax.models.complexity import complexity
 from lkdn_jax.models.lkdn import LKDN
-from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
+from lkdn_jax.models.optimize import (
+    compiler_options,
+    optimize_for_inference,
+    optimized_model,
+)
 from lkdn_jax.models.reparam import fold, folded_model
 
 _HR_SIZE = (1280, 720)
@@ -34,7 +38,10 @@ def measure_cost(model: LKDN, params: Mapping[str, Any]) -> dict[str, Any]:
     width, height = (length // model.scale for length in _HR_SIZE)
     rng = np.random.default_rng(0)
     lr = jnp.asarray(rng.random((1, height, width, 3), np.float32))
-    program = jax.jit(lambda params, lr: network.apply({"params": params}, lr))
+    program = jax.jit(
+        lambda params, lr: network.apply({"params": params}, lr),
+        compiler_options=compiler_options(network),
+    )
     compiled = program.lower(optimized, lr).compile()
     memory: Any = compiled.memory_analysis()
     seconds = []

@@ -20,7 +20,11 @@ from lkdn_jax.inference.tiling import (
     window_shape,
     windows,
 )
-from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
+from lkdn_jax.models.optimize import (
+    compiler_options,
+    optimize_for_inference,
+    optimized_model,
+)
 from lkdn_jax.weights.files import load
 
 TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
@@ -97,8 +101,12 @@ class Upscaler:
         optimized = optimize_for_inference(params)
         self._params = [jax.device_put(optimized, device) for device in self._devices]
         self._compiled: set[tuple[Any, ...]] = set()  # shape, channels, dtypes
-        self._program = jax.jit(self._forward, static_argnames=("out",))
         self._model = optimized_model(model).clone(dtype=dtype)
+        self._program = jax.jit(
+            self._forward,
+            static_argnames=("out",),
+            compiler_options=compiler_options(self._model, self._devices[0].platform),
+        )
 
     @overload
     def __call__(self, image: PIL.Image.Image) -> PIL.Image.Image: ...

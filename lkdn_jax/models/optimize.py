@@ -4,13 +4,15 @@ Beyond folding (`lkdn_jax.fold`): the image enters LKDN four times, so the first
 convolution is one of the sum of its four kernels; LayerNorm subtracts the mean over
 channels, which the convolution before it can do in its kernel; and channels that are no
 multiple of a vector are slow, so zeros are added to them. All exact in real arithmetic;
-the sums are taken in float64 and rounded once.
+the sums are taken in float64 and rounded once. And how XLA is to compile the result.
 """
 
+import platform
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -78,6 +80,30 @@ def optimized_model(model: LKDN) -> LKDN:
         distilled=round_up(distilled, _PART),
         attention_features=round_up(attention),
     )
+
+
+def compiler_options(model: LKDN, backend: str | None = None) -> dict[str, str]:
+    """Return options of XLA under which inference takes the least time.
+
+    On CPU they leave matrix products to Eigen: YNNPACK, which XLA would take, loses
+    more until its second thread runs than it gains by speed (`docs/performance.md`).
+    Measured on x86-64, in float32; otherwise XLA keeps its own choice.
+
+    Args:
+        model: The network.
+        backend: The platform of the devices, such as `cpu` or `gpu`; None for jax's.
+
+    Returns:
+        What `jax.jit` takes as `compiler_options`.
+    """
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    cpu = (backend or jax.default_backend()) == "cpu"
+    float32 = model.dtype is None or jnp.dtype(model.dtype) == jnp.float32
+    if not (x86 and cpu and float32):
+        return {}
+    # What YNNPACK still does: convolutions, and so not products.
+    kept = "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    return {"xla_cpu_experimental_ynn_fusion_type": kept}
 
 
 def _pad(array: np.ndarray, axis: int, multiple: int) -> np.ndarray:

@@ -4,9 +4,25 @@ import numpy as np
 import pytest
 
 import lkdn_jax
-from lkdn_jax import LKDN, lkdn_s, optimize_for_inference, optimized_model
+from lkdn_jax import (
+    LKDN,
+    compiler_options,
+    lkdn_s,
+    optimize_for_inference,
+    optimized_model,
+)
 
 SMALL = {"features": 8, "num_blocks": 2}
+
+
+def compiled(model, h, w):
+    params = lkdn_jax.models.lkdn.expected_params(model)
+    lr = jax.ShapeDtypeStruct((1, h, w, 3), jnp.float32)
+    program = jax.jit(
+        lambda params, lr: model.apply({"params": params}, lr),
+        compiler_options=compiler_options(model),
+    )
+    return program.lower(params, lr).compile()
 
 
 @pytest.mark.parametrize(
@@ -28,7 +44,9 @@ def test_same_function_of_other_parameters(init, model):
     assert np.abs(params["B1"]["c6"]["kernel"].sum(-1)).max() < 1e-6
     lr = np.random.default_rng(1).random((2, 9, 7, 3), np.float32)
     expected = jax.jit(model.apply)(variables, lr)
-    sr = jax.jit(optimized_model(model).apply)({"params": params}, lr)
+    model = optimized_model(model)
+    forward = jax.jit(model.apply, compiler_options=compiler_options(model))
+    sr = forward({"params": params}, lr)
     np.testing.assert_allclose(sr, expected, atol=2e-6)
 
 
@@ -53,7 +71,8 @@ def test_leaves_the_given_tree_alone(init):
 def test_published_networks(reference, name):
     model, params = lkdn_jax.load(reference / "weights" / f"{name}.pth")
     expected = np.load(reference / "forward" / f"{name}.npz")
-    forward = jax.jit(optimized_model(model).apply)
+    model = optimized_model(model)
+    forward = jax.jit(model.apply, compiler_options=compiler_options(model))
     params = optimize_for_inference(params)
     for image in ("noise", "crop"):
         sr = forward({"params": params}, expected[f"{image}_lr"][None])[0]
@@ -62,23 +81,26 @@ def test_published_networks(reference, name):
 
 def test_cpu_copies_no_parts_together():
     # XLA of jaxlib 0.12 copies what is concatenated, part by part.
-    model = optimized_model(LKDN(num_blocks=2))
-    params = lkdn_jax.models.lkdn.expected_params(model)
-    lr = jax.ShapeDtypeStruct((1, 36, 40, 3), jnp.float32)
-    program = jax.jit(lambda params, lr: model.apply({"params": params}, lr))
-    compiled = program.lower(params, lr).compile().as_text()
-    assert compiled.count(" dot(") > 0
-    assert compiled.count(" concatenate(") == 0
+    program = compiled(optimized_model(LKDN(num_blocks=2)), 36, 40).as_text()
+    assert program.count(" dot(") > 0
+    assert program.count(" concatenate(") == 0
+
+
+def test_cpu_leaves_products_to_eigen():
+    program = compiled(optimized_model(LKDN(num_blocks=2)), 36, 40).as_text()
+    assert program.count('"kind":"__ynn_fusion"') <= 1  # the upsampler's convolution
+
+
+def test_compiler_options_of_what_was_not_measured():
+    assert compiler_options(LKDN(dtype="bfloat16"), "cpu") == {}
+    assert compiler_options(LKDN(), "gpu") == {}
+    assert compiler_options(LKDN(dtype="float32")) == compiler_options(LKDN(), "cpu")
 
 
 def test_memory_of_a_large_image():
     # Input, output and four feature maps, twice: what an efficient network may need.
-    model = optimized_model(LKDN())
     h, w, s = 720, 1280, 4
-    params = lkdn_jax.models.lkdn.expected_params(model)
-    lr = jax.ShapeDtypeStruct((1, h, w, 3), jnp.float32)
-    program = jax.jit(lambda params, lr: model.apply({"params": params}, lr))
-    memory = program.lower(params, lr).compile().memory_analysis()
+    memory = compiled(optimized_model(LKDN()), h, w).memory_analysis()
     used = (
         memory.temp_size_in_bytes
         + memory.output_size_in_bytes
