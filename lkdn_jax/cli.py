@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.runtime import (
@@ -38,6 +38,13 @@ class ArgumentParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def parse_known_args(self, *args: Any, **keywords: Any) -> Any:
+        """Parse as ever, but take no empty word: as a path it would be this folder."""
+        empty = ["", *(f"{option}=" for option in self._option_string_actions)]
+        if any(word in empty for word in sys.argv[1:]):
+            self.error("an argument is empty; is a variable not set?")
+        return super().parse_known_args(*args, **keywords)
 
     def error(self, message: str) -> NoReturn:
         """Print the error and how to get help, and exit with status 2."""

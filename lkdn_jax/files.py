@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,13 +86,16 @@ def check_folder(folder: Path) -> None:
         folder: The folder; it need not exist yet.
 
     Raises:
-        InputError: It, or what it would be created in, is no folder or is read-only.
+        InputError: It, or what it would be created in, is no folder or takes no file.
     """
     folder = Path(os.path.realpath(folder))
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     if not there.is_dir():
         raise InputError(f"{there} is a file, not a folder: choose another folder")
-    if not os.access(there, os.W_OK):
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
         raise InputError(
             f"{folder}: cannot be written to; choose a folder that is yours"
-        )
+        ) from error

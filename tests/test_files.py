@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lkdn_jax.errors import InputError
-from lkdn_jax.files import atomic_write
+from lkdn_jax.files import atomic_write, check_folder
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
 
@@ -112,6 +112,18 @@ def test_file_where_a_folder_should_be(tmp_path: Path) -> None:
     ):
         pytest.fail("the body must not run")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs Linux's /proc")
+def test_folder_that_takes_no_file() -> None:
+    # Its permissions allow it all, to root.
+    with pytest.raises(InputError, match="/proc/new: cannot be written to"):
+        check_folder(Path("/proc/new"))
+
+
+def test_check_leaves_no_trace(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
 
 
 FULL = """

@@ -228,6 +228,17 @@ def test_a_mistyped_option_is_recognized(words, near):
     assert result.returncode == 2
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("upscale.py", "--weights=x4.pth", "--output=out", ""),
+        ("train.py", "--config=configs/x4.py", "--workdir="),
+    ],
+)
+def test_an_empty_word_is_not_this_folder(words):
+    assert_one_line_error(run(*words), "an argument is empty")
+
+
 def test_words_after_two_dashes_are_no_options():
     result = run("upscale.py", "--weights=x4.pth", "--fit=abc", "--", "--wights.png")
     assert_one_line_error(result, "'abc': give width and height")

@@ -74,7 +74,7 @@ def _pairs(
             near = difflib.get_close_matches(field, [*fields, *options], 1, 0.0)[0]
             raise InputError(f"--{field}: no such field; did you mean --{near}?")
         if not equals:
-            if not rest:
+            if not rest or rest[0].startswith("--"):
                 raise InputError(f"{word}: a value is missing; write {word}=value")
             text = rest.pop(0)
         pairs.append((field, text))

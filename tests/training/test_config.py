@@ -90,6 +90,7 @@ def test_every_field_can_be_set(configs):
         (["--steps=None"], "not a value of type int"),
         (["--model.remat=perhaps"], "not a value of type bool"),
         (["--steps"], "a value is missing"),
+        (["--steps", "--seed=1"], "--steps: a value is missing"),
         (["steps=3"], "overrides are written --field=value"),
     ],
 )
