@@ -30,6 +30,7 @@ from lkdn_jax.weights.files import load
 TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
 _SMALLEST_TILE = 32
 _BRIGHTEST = 2.0  # of floating point: more is taken for another range
+_MAPS = 12  # as many feature maps fit into the memory that a run on CPU asks for
 _WASTE = 1.25  # a compiled shape is used for another if it has at most this many pixels
 Shape = tuple[int, int]
 
@@ -188,8 +189,8 @@ class Upscaler:
         while True:
             try:
                 return self._in_tiles(image, tile_done)
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if not _is_out_of_memory(error):
                     raise
                 self._compiled.clear()  # a shape that does not fit must not come back
                 h, w = image.shape[:2]
@@ -253,6 +254,10 @@ class Upscaler:
         exact = shape == (h, w)
         if not exact:
             lr = np.pad(lr, ((0, shape[0] - h), (0, shape[1] - w), (0, 0)))
+        if self._devices[device].platform == "cpu":
+            # Now a lack of memory can be caught; Eigen's products end the process.
+            numbers = _MAPS * self._model.features + 6 * self.scale**2
+            np.empty((*shape, numbers), np.float32)
         self._compiled.add((*shape, *kind))
         size = None if exact else np.array([h, w], np.int32)
         lr, size = jax.device_put((lr, size), self._devices[device])
@@ -311,6 +316,10 @@ def create_upscaler(
         ) from error
     dtype = jnp.dtype(options.pop("dtype", "float32"))
     return Upscaler(weights, devices=devices, dtype=dtype, **options)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _quantize(np_: Any, image: Any, dtype: Any) -> Any:
