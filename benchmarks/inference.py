@@ -48,7 +48,11 @@ Upscale = Callable[[], Any]
 
 
 def our_ways(
-    model: LKDN, params: Any, lr: np.ndarray, precisions: Sequence[str]
+    model: LKDN,
+    params: Any,
+    lr: np.ndarray,
+    precisions: Sequence[str],
+    options: Callable[[LKDN], dict[str, str]] = compiler_options,
 ) -> dict[str, Upscale]:
     """Compile ours; each way returns the images on the host's side of a barrier."""
     params = jax.device_put(optimize_for_inference(params))
@@ -59,7 +63,7 @@ def our_ways(
         start = time.perf_counter()
         program = jax.jit(
             lambda p, x, f=network: f.apply({"params": p}, x),
-            compiler_options=compiler_options(network),
+            compiler_options=options(network),
         )
         with jax.default_matmul_precision(products):
             compiled = program.lower(params, x).compile()
@@ -67,6 +71,23 @@ def our_ways(
         ways[f"ours {precision}"] = lambda f=compiled: jax.block_until_ready(
             f(params, x)
         )
+    return ways
+
+
+def other_ways(
+    network: str, lr: np.ndarray, precisions: Sequence[str]
+) -> dict[str, Upscale]:
+    """Compile our other network, and both as XLA does where it is told nothing."""
+    ways = {}
+    for name, model in NETWORKS.items():
+        model = folded_model(model)
+        params = random_params(model)
+        if name != network:
+            found = our_ways(model, params, lr, precisions)
+            ways |= {f"{way}, {name}": run for way, run in found.items()}
+        if compiler_options(model):
+            found = our_ways(model, params, lr, ["float32"], lambda _: {})
+            ways |= {f"{way}, {name}, no options": run for way, run in found.items()}
     return ways
 
 
@@ -178,11 +199,8 @@ def measure(model: LKDN, size: tuple[int, int, int], flags: Any) -> dict[str, An
         if jax.default_backend() == "cpu" and "onnxscript" not in absent:
             ways |= onnx_ways(folded_model(model), params, lr, absent)
     check(ways)
-    for name, other in NETWORKS.items() if flags.others else ():
-        if name != flags.network:
-            other = folded_model(other)
-            fast = our_ways(other, random_params(other), lr, precisions)
-            ways |= {f"{way}, {name}": run for way, run in fast.items()}
+    if flags.others:
+        ways |= other_ways(flags.network, lr, precisions)
     result = timing.interleave(ways, flags.rounds)
     n, h, w = size
     timing.print_table(f"{flags.network} ×4, {n} × {w}×{h} LR pixels", result)
@@ -219,7 +237,7 @@ def main() -> None:
         help="(default: all there are)",
     )
     add("--rounds", type=int, default=12)
-    add("--others", action="store_true", help="also time our other network")
+    add("--others", action="store_true", help="also LKDN-S, and without options")
     add("--output", type=Path, help="JSON file to write")
     flags = parser.parse_args()
     results = []

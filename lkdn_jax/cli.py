@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lkdn_jax.errors import InputError
@@ -38,13 +39,8 @@ class ArgumentParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-
-    def parse_known_args(self, *args: Any, **keywords: Any) -> Any:
-        """Parse as ever, but take no empty word: as a path it would be this folder."""
-        empty = ["", *(f"{option}=" for option in self._option_string_actions)]
-        if any(word in empty for word in sys.argv[1:]):
-            self.error("an argument is empty; is a variable not set?")
-        return super().parse_known_args(*args, **keywords)
+        self.register("type", None, _not_empty(str))
+        self.register("type", Path, _not_empty(Path))
 
     def error(self, message: str) -> NoReturn:
         """Print the error and how to get help, and exit with status 2."""
@@ -62,6 +58,15 @@ class ArgumentParser(argparse.ArgumentParser):
                 if near:
                     return f"{name}: no such option; did you mean {near[0]}?"
         return None
+
+
+def _not_empty(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def convert(word: str) -> Any:
+        if not word:  # as a path, this folder
+            raise argparse.ArgumentTypeError("is empty; is a variable not set?")
+        return kind(word)
+
+    return convert
 
 
 def run(main: Callable[[], None]) -> int:

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,9 +92,11 @@ def check_folder(folder: Path) -> None:
     if not there.is_dir():
         raise InputError(f"{there} is a file, not a folder: choose another folder")
     try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
+        name = _temporary_name(there / "try")
+        name.touch(exist_ok=False)
+        name.unlink()
     except OSError as error:
+        reason = error.strerror or error
         raise InputError(
-            f"{folder}: cannot be written to; choose a folder that is yours"
+            f"{folder}: cannot be written to: {reason}; choose a folder that is yours"
         ) from error

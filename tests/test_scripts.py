@@ -12,6 +12,7 @@ from PIL import Image
 
 import lkdn_jax
 from lkdn_jax import LKDN, lkdn_s
+from lkdn_jax.cli import ArgumentParser
 
 ROOT = Path(__file__).parents[1]
 
@@ -229,14 +230,20 @@ def test_a_mistyped_option_is_recognized(words, near):
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "message"),
     [
-        ("upscale.py", "--weights=x4.pth", "--output=out", ""),
-        ("train.py", "--config=configs/x4.py", "--workdir="),
+        (("upscale.py", "--weights=x4.pth", "--output=out", ""), "INPUT: is empty"),
+        (("train.py", "--config=configs/x4.py", "--workdir="), "--workdir: is empty"),
+        (("export.py", "--weights", "", "--output=out"), "--weights: is empty"),
     ],
 )
-def test_an_empty_word_is_not_this_folder(words):
-    assert_one_line_error(run(*words), "an argument is empty")
+def test_an_empty_word_is_not_this_folder(words, message):
+    assert_one_line_error(run(*words), f"argument {message}")
+
+
+def test_a_field_of_a_config_may_be_empty():
+    words = ["--init_from", "", "--validation.folders="]
+    assert ArgumentParser(None).parse_known_args(words)[1] == words
 
 
 def test_words_after_two_dashes_are_no_options():

@@ -12,6 +12,7 @@ import numpy as np
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN, expected_params
+from lkdn_jax.models.memory import check_memory, is_out_of_memory
 from lkdn_jax.models.optimize import compiler_options
 
 Size = tuple[int, int]
@@ -75,7 +76,7 @@ class BucketedUpscaler:
             max_programs: Largest number of programs to compile.
         """
         self.shapes = cover_sizes(sizes, max_programs)
-        self._scale = model.scale
+        self._model = model
         self._programs = {}
         params = expected_params(model)
         forward = jax.jit(
@@ -106,17 +107,19 @@ class BucketedUpscaler:
         shape = next((s for s in self.shapes if h <= s[0] and w <= s[1]), None)
         if shape is None:
             raise ValueError(f"image of {h}×{w}: larger than all of {self.shapes}")
-        padded = np.zeros((1, *shape, 3), np.float32)
-        padded[0, :h, :w] = lr / np.float32(255)
-        valid = np.zeros((1, *shape, 1), np.bool_)
-        valid[0, :h, :w] = True
         try:
+            padded = np.zeros((1, *shape, 3), np.float32)
+            padded[0, :h, :w] = lr / np.float32(255)
+            valid = np.zeros((1, *shape, 1), np.bool_)
+            valid[0, :h, :w] = True
+            check_memory(self._model, *shape)
             sr = np.asarray(self._programs[shape](params, padded, valid))
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             raise InputError(
                 f"image of {h}×{w} LR pixels: out of memory; use smaller images or a "
                 "machine with more memory"
             ) from error
-        return sr[0, : h * self._scale, : w * self._scale]
+        s = self._model.scale
+        return sr[0, : h * s, : w * s]

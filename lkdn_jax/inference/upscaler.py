@@ -20,6 +20,7 @@ from lkdn_jax.inference.tiling import (
     window_shape,
     windows,
 )
+from lkdn_jax.models.memory import check_memory, is_out_of_memory
 from lkdn_jax.models.optimize import (
     compiler_options,
     optimize_for_inference,
@@ -30,7 +31,6 @@ from lkdn_jax.weights.files import load
 TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
 _SMALLEST_TILE = 32
 _BRIGHTEST = 2.0  # of floating point: more is taken for another range
-_MAPS = 12  # as many feature maps fit into the memory that a run on CPU asks for
 _WASTE = 1.25  # a compiled shape is used for another if it has at most this many pixels
 Shape = tuple[int, int]
 
@@ -185,15 +185,23 @@ class Upscaler:
         return len(windows(h, w, self.tile, self.context))
 
     def _tiled(self, image: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
+        (h, w, c), s = image.shape, self.scale
+        try:
+            out = np.empty((h * s, w * s, c), image.dtype)
+        except MemoryError as error:
+            raise InputError(
+                f"an image of {w}×{h}: out of memory for one of {w * s}×{h * s}; "
+                "upscale parts of it"
+            ) from error
         asked = self.tile
         while True:
             try:
-                return self._in_tiles(image, tile_done)
+                self._in_tiles(image, out, tile_done)
+                return out
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._compiled.clear()  # a shape that does not fit must not come back
-                h, w = image.shape[:2]
                 largest = max(window_shape(h, w, self.tile, self.context))
                 tile = min(self.tile, largest - 2 * self.context) // 2
                 if tile < _SMALLEST_TILE:
@@ -204,10 +212,10 @@ class Upscaler:
                     ) from error
                 self.tile = tile
 
-    def _in_tiles(self, image: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
-        h, w, c = image.shape
-        s = self.scale
-        out = np.empty((h * s, w * s, c), image.dtype)
+    def _in_tiles(
+        self, image: np.ndarray, out: np.ndarray, tile_done: Callable[[], None]
+    ) -> None:
+        (h, w, _), s = image.shape, self.scale
         height, width = window_shape(h, w, self.tile, self.context)
         flips = range(8) if self._ensemble else range(1)
         kind = np.float32 if self._ensemble else image.dtype
@@ -242,7 +250,6 @@ class Upscaler:
                     finish()
         while pending:
             finish()
-        return out
 
     def _run(self, lr: np.ndarray, device: int, out: Any) -> Any:
         if lr.dtype == np.float64:
@@ -254,10 +261,7 @@ class Upscaler:
         exact = shape == (h, w)
         if not exact:
             lr = np.pad(lr, ((0, shape[0] - h), (0, shape[1] - w), (0, 0)))
-        if self._devices[device].platform == "cpu":
-            # Now a lack of memory can be caught; Eigen's products end the process.
-            numbers = _MAPS * self._model.features + 6 * self.scale**2
-            np.empty((*shape, numbers), np.float32)
+        check_memory(self._model, *shape, self._devices[device].platform)
         self._compiled.add((*shape, *kind))
         size = None if exact else np.array([h, w], np.int32)
         lr, size = jax.device_put((lr, size), self._devices[device])
@@ -316,10 +320,6 @@ def create_upscaler(
         ) from error
     dtype = jnp.dtype(options.pop("dtype", "float32"))
     return Upscaler(weights, devices=devices, dtype=dtype, **options)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _quantize(np_: Any, image: Any, dtype: Any) -> Any:

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from lkdn_jax import LKDN
+from lkdn_jax import LKDN, InputError
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler, cover_sizes
 
 
@@ -37,6 +37,13 @@ def test_equals_each_image_alone_with_few_programs(init):
         np.testing.assert_allclose(ours, alone, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="larger than all of"):
         upscaler(variables["params"], np.zeros((18, 3, 3), np.uint8))
+
+
+def test_says_so_when_an_image_does_not_fit(init):
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    upscaler = BucketedUpscaler(model, [(10**6, 10**7)])
+    with pytest.raises(InputError, match="image of 3×4 LR pixels: out of memory"):
+        upscaler(init(model)["params"], np.zeros((3, 4, 3), np.uint8))
 
 
 def test_compiles_one_program_a_shape(init):

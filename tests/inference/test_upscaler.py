@@ -91,6 +91,27 @@ def test_halves_the_tile_when_memory_runs_out(tmp_path, save_weights):
     assert np.abs(difference).max() <= 1
 
 
+def test_asks_for_memory_before_a_run(weights, monkeypatch):
+    # What Eigen is refused ends the process, now and then.
+    def refuse(model, h, w, platform):
+        assert (model.scale, platform) == (2, upscaler._devices[0].platform)
+        if h * w > 100 * 100:
+            raise MemoryError
+
+    monkeypatch.setattr(module, "check_memory", refuse)
+    upscaler, lr = Upscaler(weights), image(90, 200, 3)
+    sr = upscaler(lr).astype(int)
+    assert 32 <= upscaler.tile < 100
+    monkeypatch.undo()
+    assert np.abs(sr - Upscaler(weights)(lr)).max() <= 1
+
+
+def test_says_so_when_the_output_does_not_fit(weights):
+    lr = np.broadcast_to(np.zeros(3, np.uint8), (10**6, 10**7, 3))
+    with pytest.raises(InputError, match="out of memory for one of 20000000×2000000"):
+        Upscaler(weights)(lr)
+
+
 def test_says_so_when_no_tile_fits(weights, monkeypatch):
     upscaler = Upscaler(weights)
     full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
