@@ -29,14 +29,12 @@ def main() -> None:
     flags, overrides = parse().parse_known_args()
     from lkdn_jax.training.config import load_config
     from lkdn_jax.training.loop import train_and_evaluate
+    from lkdn_jax.training.sharding import join_processes
 
     config = load_config(flags.config, overrides, options=list(vars(flags)))
-    if flags.multihost or flags.coordinator:
-        import jax
-
-        jax.distributed.initialize(
-            flags.coordinator, flags.num_processes, flags.process_id
-        )
+    cluster = flags.coordinator, flags.num_processes, flags.process_id
+    if flags.multihost or cluster != (None, None, None):
+        join_processes(*cluster)
     train_and_evaluate(config, flags.workdir)
 
 

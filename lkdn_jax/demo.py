@@ -80,7 +80,8 @@ def main() -> None:
 
     weights, output = find_weights(flags.weights), flags.output
     overrides = [f"--steps={flags.steps}"] if flags.steps else []
-    train_and_evaluate(load_config(_CONFIG, overrides), output)
+    if not train_and_evaluate(load_config(_CONFIG, overrides), output):
+        return
     photographs = output / "validation" / "photographs"
     upscaled = {"two minutes' training": output / "upscaled" / "photographs"}
     if weights is None:

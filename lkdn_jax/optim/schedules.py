@@ -98,7 +98,8 @@ def _check_boundaries(
     boundaries: Sequence[int], decay: float, start: int, steps: int
 ) -> None:
     edges = [start, *boundaries, steps]
-    ascending = all(a < b for a, b in pairwise(edges))
+    whole = all(isinstance(edge, int) for edge in boundaries)
+    ascending = whole and all(a < b for a, b in pairwise(edges))
     if not boundaries or not ascending:
         raise InputError(
             f"boundaries {tuple(boundaries)}: schedule 'step' needs ascending steps "

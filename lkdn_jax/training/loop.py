@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from lkdn_jax.cli import progress_bar
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import expected_params
+from lkdn_jax.models.memory import is_out_of_memory
 from lkdn_jax.optim.schedules import create_schedule
 from lkdn_jax.training.checkpoint import Checkpoints
 from lkdn_jax.training.config import Config
@@ -43,7 +44,7 @@ from lkdn_jax.training.writer import MetricsWriter
 Log = Callable[[str], None]
 
 
-def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
+def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> bool:
     """Train a network, from the last checkpoint in `workdir` if there is one.
 
     Args:
@@ -52,9 +53,12 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
             that all of them see.
         log: Where lines for the user go; process 0 alone calls it.
 
+    Returns:
+        Whether the training came to its end; False if a signal stopped it.
+
     Raises:
         InputError: A configuration or data that cannot be used, a workdir of another
-            network, a loss that is not finite, a disk that is full.
+            network, a loss that is not finite, a disk that is full, too little memory.
     """
     check_config(config)
     changes = check_workdir(config, workdir)
@@ -85,7 +89,10 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
         for change in changes:
             log(f"note: {change}")
         devices = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
-        log(f"training to step {config.steps} on {devices}; compiling first")
+        if (done := int(state.step)) < config.steps:
+            log(f"training to step {config.steps} on {devices}; compiling first")
+        else:
+            log(f"already at step {done} of {config.steps}: nothing to train")
         step = make_train_step(
             model,
             tx,
@@ -102,11 +109,13 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
         writer = MetricsWriter(workdir, int(state.step)) if primary else None
         if primary:
             write_config(config, workdir)
-        run = _Run(config, feed, steps, validation, checkpoints, writer, log)
-        state, stopped = run.train(state)
-        checkpoints.wait()
-        if writer is not None:
-            writer.close()
+        try:
+            run = _Run(config, feed, steps, validation, checkpoints, writer, log)
+            state, stopped = run.train(state)
+            checkpoints.wait()
+        finally:
+            if writer is not None:
+                writer.close()
         if stopped:
             log(
                 f"stopped by {stopped} at step {int(state.step)}, saved "
@@ -117,6 +126,15 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> None:
             finish(model, state.ema_params, folders, workdir, log)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("finished")
+        return stopped is None
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"out of memory: lower data.batch_size {config.data.batch_size}, raise "
+            "optimizer.accumulate, or set --model.remat=true or --data.cache=host; "
+            f"last checkpoint: {checkpoints.last()}"
+        ) from error
     finally:
         checkpoints.close()
 
@@ -225,10 +243,15 @@ class _Run:
 
     def keep(self, done: int, state: TrainState, *, validate: bool) -> None:
         """Save a checkpoint, after a validation if one is due."""
-        start, psnr_y = time.perf_counter(), None
+        start, psnr_y, failure = time.perf_counter(), None, None
         if validate and self.config.validation.folders:
-            psnr_y = self.validate(done, state)
+            try:
+                psnr_y = self.validate(done, state)
+            except InputError as error:
+                failure = error
         self.checkpoints.save(state, psnr_y)
+        if failure is not None:
+            raise failure
         self.window.start += time.perf_counter() - start  # not the training's time
 
     def validate(self, done: int, state: TrainState) -> float:

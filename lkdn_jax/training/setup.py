@@ -1,6 +1,7 @@
 """From a configuration to the parts of a run; what does not fit is refused here."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -119,10 +120,16 @@ def check_config(config: Config) -> None:
         )
     if not data.sources or not all(isinstance(name, str) for name in data.sources):
         raise InputError(f"data.sources {data.sources} must be names, at least one")
-    if data.weights and len(data.weights) != len(data.sources):
+    numbers = all(isinstance(weight, int | float) for weight in data.weights)
+    if data.weights and not (
+        numbers
+        and len(data.weights) == len(data.sources)
+        and min(data.weights) >= 0
+        and 0 < sum(data.weights) < math.inf
+    ):
         raise InputError(
             f"data.weights {data.weights} must have one number for each of "
-            f"data.sources {data.sources}"
+            f"data.sources {data.sources}, none below 0, not all 0"
         )
     length = steps_per_dispatch(config)
     for name in ("log_every", "validation.every", "checkpoint.every"):
@@ -141,6 +148,12 @@ def _check_ranges(config: Config) -> None:
         value = _field(config, name)
         if value is not None and value < 1:
             raise InputError(f"{name} {value} must be at least 1")
+    if config.data.workers < 0:
+        raise InputError(f"data.workers {config.data.workers} must be at least 0")
+    if not 0 <= config.seed < 2**32:
+        raise InputError(f"seed {config.seed} must be at least 0 and below 2³²")
+    if not 0 <= config.ema_decay < 1:
+        raise InputError(f"ema_decay {config.ema_decay} must be at least 0 and below 1")
     for name, known in (
         ("data.cache", ("auto", "device", "host")),
         ("loss", ("l1", "l2")),
@@ -184,7 +197,13 @@ def check_workdir(config: Config, workdir: Path) -> list[str]:
     path = workdir / "config.json"
     if not path.is_file():
         return []
-    old, new = _flat(json.loads(path.read_text())), _flat(json.loads(config.to_json()))
+    try:
+        old = _flat(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} is damaged: remove it to go on, or choose another --workdir"
+        ) from error
+    new = _flat(json.loads(config.to_json()))
     lines = []
     for name, value in new.items():
         if old.get(name) == value:

@@ -1,5 +1,6 @@
 """Devices: a mesh of all of them, the batch split over it, the state on each."""
 
+import re
 from typing import Any
 
 import jax
@@ -7,6 +8,38 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lkdn_jax.errors import InputError
+
+
+def join_processes(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    """Make this process one of several that train together.
+
+    Args:
+        coordinator: `host:port` of process 0; None where a cluster that jax knows
+            (such as Slurm or Cloud TPU) tells it.
+        num_processes: How many there are, with `coordinator`.
+        process_id: Which one this is, from 0, with `coordinator`.
+
+    Raises:
+        InputError: Arguments that do not fit each other, no cluster, or no process 0.
+    """
+    if coordinator and not re.fullmatch(r".+:\d+", coordinator):
+        raise InputError(f"--coordinator {coordinator}: give host:port of process 0")
+    count, index = num_processes or 0, process_id or 0
+    if num_processes is not None and not 0 <= index < count:
+        raise InputError(
+            f"--process_id {index}: must be at least 0 and below --num_processes "
+            f"{count}"
+        )
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise InputError(
+            f"cannot join the other processes: {reason}; give --coordinator, "
+            "--num_processes and --process_id of every process"
+        ) from error
 
 
 def make_mesh() -> Mesh:

@@ -32,7 +32,7 @@ class Validation:
     """
 
     def __init__(self, model: LKDN, names: Sequence[str], workdir: Path) -> None:
-        """Find the images; nothing is compiled before the first run.
+        """Find and decode the images; nothing is compiled before the first run.
 
         Args:
             model: The network.
@@ -40,10 +40,15 @@ class Validation:
                 scikit-image that are held out of training.
             workdir: Folder where `photographs` are written, below `validation/`, and
                 the best network, as `model_best.msgpack`.
+
+        Raises:
+            InputError: An image that cannot be used.
         """
         self._model = model
         self.folders = [_folder(name, workdir / "validation") for name in names]
         self._datasets = [find_pairs(folder, model.scale) for folder in self.folders]
+        pairs = [pair for dataset in self._datasets for pair in dataset.pairs]
+        self._sizes = lr_sizes(pairs, model.scale)
         self._upscaler: BucketedUpscaler | None = None
         self._workdir = workdir
         past = [row.get("psnr_y") for row in read_metrics(workdir)]
@@ -61,11 +66,8 @@ class Validation:
         """
         params = jax.tree.map(np.asarray, params)
         if self._upscaler is None:
-            pairs = [pair for dataset in self._datasets for pair in dataset.pairs]
-            self._upscaler = BucketedUpscaler(
-                self._model.clone(dtype=None, remat=False),
-                lr_sizes(pairs, self._model.scale),
-            )
+            model = self._model.clone(dtype=None, remat=False)
+            self._upscaler = BucketedUpscaler(model, self._sizes)
         upscaler = partial(self._upscaler, params)
         scale = self._model.scale
         means = [

@@ -99,6 +99,7 @@ def test_unknown_name(name, hint):
         ("step", {"boundaries": [3, 10]}, r"boundaries \(3, 10\)"),
         ("step", {"boundaries": [0]}, r"boundaries \(0,\)"),
         ("step", {"boundaries": [5, 3]}, r"boundaries \(5, 3\)"),
+        ("step", {"boundaries": ["x"]}, r"boundaries \('x',\)"),
         ("step", {"boundaries": [2], "warmup_steps": 2}, "between warmup_steps 2"),
         ("step", {"boundaries": [3], "decay": 0.0}, "decay 0.0"),
         ("cosine", {"final": -0.1}, "final -0.1"),

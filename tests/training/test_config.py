@@ -5,7 +5,14 @@ import pytest
 from lkdn_jax import InputError
 from lkdn_jax.models.lkdn import expected_params
 from lkdn_jax.training.config import load_config
-from lkdn_jax.training.setup import check_config, create_feed, create_model, create_tx
+from lkdn_jax.training.setup import (
+    check_config,
+    check_workdir,
+    create_feed,
+    create_model,
+    create_tx,
+)
+from lkdn_jax.training.sharding import join_processes
 
 RECIPES = {
     # Scale, features, blocks, HR patch, batch, loss, optimizer, rate, steps (paper).
@@ -143,12 +150,39 @@ def test_an_override_may_be_meant_as_an_option_of_the_command(configs):
         ("--data.sources=", "must be names, at least one"),
         ("--data.sources=2024", "must be names, at least one"),
         ("--optimizer.accumulate=7", "try 63"),
+        ("--data.weights=a", "none below 0, not all 0"),
+        ("--data.weights=-1", "none below 0, not all 0"),
+        ("--data.weights=0", "none below 0, not all 0"),
+        ("--data.workers=-1", "data.workers -1 must be at least 0"),
+        (f"--seed={2**32}", "seed 4294967296 must be at least 0 and below 2³²"),
+        ("--seed=-1", "seed -1 must be at least 0"),
+        ("--ema_decay=1", "ema_decay 1.0 must be at least 0 and below 1"),
     ],
 )
 def test_refuses_fields_that_do_not_fit(configs, override, message):
     with pytest.raises(InputError) as error:
         check_config(load_config(configs / "x4.py", [override]))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("content", ['{"a":', "[]", ""])
+def test_a_damaged_note_of_the_run_before(configs, tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json is damaged: remove it"):
+        check_workdir(load_config(configs / "x4.py"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        (("foo", 2, 0), "--coordinator foo: give host:port"),
+        (("foo:1", 0, 0), "--process_id 0: must be at least 0 and below"),
+        (("foo:1", 2, -1), "--process_id -1: must be at least 0 and below"),
+    ],
+)
+def test_refuses_a_cluster_that_cannot_be(cluster, message):
+    with pytest.raises(InputError, match=message):
+        join_processes(*cluster)
 
 
 def test_refuses_data_that_is_not_there(configs, tmp_path):

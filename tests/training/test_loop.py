@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,11 @@ from filelock import FileLock
 from PIL import Image
 
 import lkdn_jax
-from lkdn_jax import LKDN, lkdn_s
+from lkdn_jax import LKDN, InputError, lkdn_s
+from lkdn_jax.data.images import write_image
+from lkdn_jax.training import loop
+from lkdn_jax.training.config import load_config
+from lkdn_jax.training.loop import train_and_evaluate
 
 ROOT = Path(__file__).parents[2]
 TINY = Path(__file__).with_name("tiny_config.py")
@@ -126,6 +131,7 @@ def test_training_again_changes_nothing(environment, whole, tmp_path):
     workdir = shutil.copytree(whole, tmp_path / "again")
     out = train(environment, workdir, "--validation.folders=photographs")
     assert "resumed from" in out
+    assert "already at step 12 of 12: nothing to train" in out
     assert model_bytes(workdir) == model_bytes(whole)
 
 
@@ -275,6 +281,35 @@ def test_a_loss_that_is_not_finite(environment, whole, tmp_path):
     assert "not finite at step 12" in error
     assert f"last good checkpoint: {good / 'checkpoints' / '12'}" in error
     assert steps_saved(good) == before
+
+
+def test_validation_images_are_looked_at_first(tmp_path):
+    (tmp_path / "empty.png").touch()
+    lines, config = [], load_config(TINY, [f"--validation.folders={tmp_path}"])
+    with pytest.raises(InputError, match=r"empty\.png"):
+        train_and_evaluate(config, tmp_path / "run", lines.append)
+    assert lines == []
+
+
+def test_a_failed_validation_loses_no_step(tmp_path):
+    image = tmp_path / "images" / "a.png"
+    write_image(image, np.zeros((40, 40, 3), np.uint8))
+    config = load_config(TINY, [f"--validation.folders={image.parent}"])
+
+    def break_image(line):
+        if line.startswith("training to step 12"):
+            image.write_bytes(b"")
+
+    with pytest.raises(InputError, match=r"a\.png"):
+        train_and_evaluate(config, tmp_path / "run", break_image)
+    assert steps_saved(tmp_path / "run") == {"8", "12"}
+
+
+def test_too_little_memory_is_one_line(tmp_path, monkeypatch):
+    full = MemoryError()
+    monkeypatch.setattr(loop, "make_train_steps", lambda *_: Mock(side_effect=full))
+    with pytest.raises(InputError, match=r"out of memory: lower data\.batch_size 4,"):
+        train_and_evaluate(load_config(TINY), tmp_path, [].append)
 
 
 def test_refuses_a_workdir_of_another_network(environment, whole, tmp_path):
