@@ -55,6 +55,8 @@ def main() -> None:
         print_report(entry.report, console())
     for path in write_outputs(flags.output, flags.figures, entries):
         print(f"wrote {path}")
+    if flags.save_images:
+        print(f"wrote {flags.save_images}")
 
 
 if __name__ == "__main__":

@@ -24,9 +24,11 @@ def partial_folder(target: Path) -> Iterator[Path]:
         The folder.
 
     Raises:
-        InputError: The operating system refuses (full disk, missing permission), here
-            or in the body.
+        InputError: A target without a name (`.`, `/`), or the operating system refuses
+            (full disk, missing permission), here or in the body.
     """
+    if not target.name:
+        raise InputError(f"{target} has no name of its own: give a folder in it")
     folder = target.with_name(f"{target.name}.partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)

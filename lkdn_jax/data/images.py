@@ -29,6 +29,7 @@ SAVE_OPTIONS = {
     "TIFF": {"compression": "tiff_lzw"},
 }
 _TIFF_BITS_PER_SAMPLE = 258
+_JPEG_SIDE = 65_500  # of libjpeg
 # Found by feeding Pillow broken files: its decoders do not keep to OSError.
 DECODE_ERRORS = (
     OSError,
@@ -142,6 +143,25 @@ def to_uint8(image: npt.NDArray[np.floating]) -> npt.NDArray[np.uint8]:
     return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
+def check_size(path: str | os.PathLike[str], file_format: str, h: int, w: int) -> None:
+    """Check that a format can hold an image, where Pillow does not say it clearly.
+
+    Args:
+        path: The file to write.
+        file_format: One of the values of `FORMATS`.
+        h: Height in pixels.
+        w: Width in pixels.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if file_format == "JPEG" and max(h, w) > _JPEG_SIDE:
+        raise InputError(
+            f"cannot write {path}: {w}×{h}, but JPEG holds at most {_JPEG_SIDE} pixels "
+            "a side; choose PNG"
+        )
+
+
 def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> None:
     """Encode an image in the format its suffix names, atomically.
 
@@ -169,6 +189,7 @@ def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> N
             f"cannot write {path}: the image is {image.dtype} {list(image.shape)} but "
             "must be non-empty uint8 [h, w, 3] or [h, w]; convert it first"
         )
+    check_size(path, file_format, *image.shape[:2])
     with atomic_write(path) as file:
         try:
             options = SAVE_OPTIONS.get(file_format, {})

@@ -154,8 +154,8 @@ def find_photographs(
         The photographs, in the order of the inputs, at least one.
 
     Raises:
-        InputError: An input that cannot be read or holds no images, or an HR image
-            without its LR image.
+        InputError: An input that cannot be read, holds no images or is given twice, or
+            an HR image without its LR image.
     """
     check_scale(scale)
     if lr_inputs and len(lr_inputs) != len(inputs):
@@ -166,6 +166,8 @@ def find_photographs(
     photographs: list[Photograph] = []
     for i, given in enumerate(inputs):
         path = given.resolve()
+        if path in (other.resolve() for other in inputs[:i]):
+            raise InputError(f"{given} is given twice: give each input once")
         if lr_inputs:
             found = _with_lr(path, lr_inputs[i].resolve(), scale)
         else:

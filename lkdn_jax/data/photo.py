@@ -24,6 +24,7 @@ from lkdn_jax.data.images import (
     FORMATS,
     READ_FORMATS,
     SAVE_OPTIONS,
+    check_size,
     is_deep,
 )
 from lkdn_jax.errors import InputError
@@ -205,6 +206,7 @@ def write_photo(path: str | os.PathLike[str], photo: Photo) -> tuple[str, ...]:
     if file_format == "BMP" and (photo.icc or photo.exif):
         notes += ("BMP has no profile and no EXIF: they were dropped",)
     array = _joined(photo)
+    check_size(path, file_format, *array.shape[:2])
     with atomic_write(path) as file:
         try:
             if array.dtype == np.uint8:

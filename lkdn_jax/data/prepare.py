@@ -131,9 +131,10 @@ def _cut_all(
 def _unusable(bad: Sequence[str], total: int) -> InputError:
     listed = "; ".join(bad[:_LISTED])
     more = f"; and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+    advice = ", or leave them out with --skip_bad" if len(bad) < total else ""
     return InputError(
-        f"{len(bad)} of {total} photographs cannot be used: mend them, or leave them "
-        f"out with --skip_bad: {listed}{more}"
+        f"{len(bad)} of {total} photographs cannot be used: mend them{advice}: "
+        f"{listed}{more}"
     )
 
 

@@ -105,7 +105,7 @@ def same_file(path: Path, other: Path) -> bool:
 
 
 def _walk(path: Path, output: Path) -> Iterator[Path]:
-    """List the files in a folder and its subfolders, but nothing hidden, no output."""
+    """List the files below a folder, but nothing hidden, no output, no pipe."""
     for folder, folders, files in os.walk(path):
         inside = Path(folder)
         folders[:] = sorted(
@@ -113,7 +113,9 @@ def _walk(path: Path, output: Path) -> Iterator[Path]:
             for f in folders
             if not f.startswith(".") and not same_file(inside / f, output)
         )
-        yield from (inside / f for f in sorted(files) if not f.startswith("."))
+        for file in (inside / f for f in sorted(files) if not f.startswith(".")):
+            if file.is_file() or not file.exists():  # or a link to nothing: to be named
+                yield file
 
 
 def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:

@@ -140,7 +140,7 @@ class Upscaler:
         if (
             image.ndim not in (2, 3)
             or channels not in (1, 2, 3, 4)
-            or not (integer or np.issubdtype(image.dtype, np.floating))
+            or not (integer or jnp.issubdtype(image.dtype, jnp.floating))
             or image.size == 0
         ):
             raise InputError(
@@ -176,8 +176,8 @@ class Upscaler:
         alpha = photo.alpha
         if alpha is not None:
             alpha = self._tiled(alpha[..., None], tile_done)[..., 0]
-            if np.issubdtype(alpha.dtype, np.floating):
-                alpha = alpha.clip(0, 1)
+            if jnp.issubdtype(alpha.dtype, jnp.floating):
+                alpha = alpha.clip(0, 1).astype(alpha.dtype)
         return photo.replace(pixels, alpha)
 
     def count_tiles(self, h: int, w: int) -> int:

@@ -220,6 +220,8 @@ class LKDN(nn.Module):
             "attention_features": attention,
         }
         for name, size in sizes.items():
+            if not isinstance(size, int):
+                raise ValueError(f"{name} {size}: must be a whole number")
             if size < 1:
                 raise ValueError(f"{name} {size}: must be at least 1")
 

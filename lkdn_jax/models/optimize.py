@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import INPUT_COPIES, LKDN, VECTOR, round_up
 from lkdn_jax.models.reparam import fold, folded_model
 
@@ -37,8 +38,17 @@ def optimize_for_inference(params: Params) -> dict[str, Any]:
     Returns:
         A new tree for `optimized_model(model)`, float32. Runs on the host, so not under
         `jit`.
+
+    Raises:
+        InputError: A tree of something else, or one that is optimized already.
     """
     flat = flatten_dict(fold(params))
+    first: Any = flat.get(("fea_conv", "pw", "kernel"))
+    if np.shape(first)[2:3] != (INPUT_COPIES * 3,):
+        raise InputError(
+            "not the parameters of an LKDN, or optimized already: give the tree that "
+            "has fea_conv, as trained or folded"
+        )
     parts = {"c5": 4, "c1": len({path[0] for path in flat if path[0][0] == "B"})}
     out = {}
     for path, array in flat.items():

@@ -43,8 +43,8 @@ def folded_model(model: LKDN) -> LKDN:
         model: The network as trained.
 
     Returns:
-        The same network with BSB for RBSB and the `direct` upsampler; `model` itself,
-        if it has nothing to fold.
+        The same network with BSB for RBSB and the `direct` upsampler; equal to `model`
+        if that has nothing to fold.
     """
     shallow_block = "BSB" if model.shallow_block == "RBSB" else model.shallow_block
     return model.clone(shallow_block=shallow_block, upsampler="direct")

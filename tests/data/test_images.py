@@ -15,6 +15,7 @@ from lkdn_jax.data.images import (
     to_uint8,
     write_image,
 )
+from lkdn_jax.data.photo import Photo, write_photo
 from lkdn_jax.errors import InputError
 
 LOSSLESS = (".png", ".PNG", ".webp", ".tif", ".tiff", ".bmp")
@@ -216,6 +217,18 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "no.png")
     assert "cannot be read" in refusal(tmp_path)
+
+
+def test_an_image_too_long_for_jpeg(tmp_path: Path) -> None:
+    for write, image in (
+        (write_image, np.zeros((1, 65_501, 3), np.uint8)),
+        (write_photo, Photo(np.zeros((65_501, 1, 3), np.uint8))),
+    ):
+        with pytest.raises(InputError, match="at most 65500 pixels a side; choose PNG"):
+            write(tmp_path / "long.jpg", image)
+    assert list(tmp_path.iterdir()) == []
+    write_image(tmp_path / "long.jpg", np.zeros((1, 65_500, 3), np.uint8))
+    assert read_rgb(tmp_path / "long.jpg").shape == (1, 65_500, 3)
 
 
 def test_huge_header_is_refused(tmp_path: Path) -> None:

@@ -186,6 +186,11 @@ def test_many_bad_images_are_counted(tmp_path):
     assert str(caught.value).count("is 16x16") == 10
     with pytest.raises(InputError, match="13 of 13"):
         prepare([tmp_path / "raw"], tmp_path / "out", OPTIONS, workers=1, skip_bad=True)
+    assert "--skip_bad" not in str(caught.value)  # none would be left
+    with pytest.raises(InputError, match="raw is given twice"):
+        prepare([tmp_path / "raw"] * 2, tmp_path / "out", OPTIONS, workers=1)
+    with pytest.raises(InputError, match="has no name of its own"):
+        prepare([tmp_path / "raw"], Path("/"), OPTIONS, workers=1)
 
 
 def test_grayscale_counts_as_rgb(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lkdn_jax import LKDN, InputError, Upscaler
+from lkdn_jax.data.images import write_image
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.inference.folder import (
     fit_into,
@@ -64,6 +65,15 @@ def test_finds_files_folders_and_patterns(tmp_path):
     save(tmp_path / "other/a.jpg")
     with pytest.raises(InputError, match="would both be written"):
         find_jobs([str(tmp_path / n) for n in ("in/a.png", "other")], output, ".png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX pipes")
+def test_waits_for_no_pipe(tmp_path):
+    write_image(tmp_path / "in" / "a.png", np.zeros((4, 4, 3), np.uint8))
+    os.mkfifo(tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "c.png").symlink_to("nothing")
+    jobs = find_jobs([str(tmp_path / "in")], tmp_path / "out")
+    assert [job.source.name for job in jobs] == ["a.png", "c.png"]
 
 
 def test_says_what_it_passes_over(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 import pytest
@@ -24,7 +25,7 @@ def weights(save_weights):
 
 def image(h, w, *channels, dtype=np.uint8):
     rng = np.random.default_rng(0)
-    if np.issubdtype(dtype, np.floating):
+    if jnp.issubdtype(dtype, jnp.floating):
         return rng.random((h, w, *channels)).astype(dtype)
     return rng.integers(0, np.iinfo(dtype).max, (h, w, *channels), dtype)
 
@@ -120,7 +121,9 @@ def test_says_so_when_no_tile_fits(weights, monkeypatch):
         upscaler(image(40, 90, 3))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.uint16, np.float32, np.float64, jnp.bfloat16]
+)
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (3,), (4,)])
 def test_keeps_dtype_and_channels(weights, dtype, shape):
     lr = image(12, 9, *shape, dtype=dtype)

@@ -184,5 +184,7 @@ def test_refuses_what_it_cannot_upscale(init):
     with pytest.raises(ValueError, match="unknown 'XSB': use one of BSB, BSRB, RBSB"):
         init(LKDN(**SMALL, shallow_block="XSB"))
     for name in ("scale", "features", "num_blocks", "distilled", "attention_features"):
+        with pytest.raises(ValueError, match=rf"{name} 2\.5: must be a whole number"):
+            expected_params(LKDN(**{name: 2.5}))
         with pytest.raises(ValueError, match=f"{name} 0: must be at least 1"):
             init(LKDN(**SMALL | {name: 0}))

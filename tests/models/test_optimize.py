@@ -6,6 +6,7 @@ import pytest
 import lkdn_jax
 from lkdn_jax import (
     LKDN,
+    InputError,
     compiler_options,
     lkdn_s,
     optimize_for_inference,
@@ -77,6 +78,13 @@ def test_published_networks(reference, name):
     for image in ("noise", "crop"):
         sr = forward({"params": params}, expected[f"{image}_lr"][None])[0]
         assert np.abs(sr - expected[f"{image}_sr"]).max() <= 2e-5
+
+
+@pytest.mark.parametrize("wrap", [optimize_for_inference, lambda p: {"params": p}])
+def test_refuses_other_trees(init, wrap):
+    params = init(LKDN(**SMALL))["params"]
+    with pytest.raises(InputError, match="not the parameters of an LKDN, or optimized"):
+        optimize_for_inference(wrap(params))
 
 
 def test_cpu_copies_no_parts_together():
