@@ -74,20 +74,14 @@ def our_ways(
     return ways
 
 
-def other_ways(
-    network: str, lr: np.ndarray, precisions: Sequence[str]
+def our_ways_and_plain(
+    model: LKDN, params: Any, lr: np.ndarray, precisions: Sequence[str]
 ) -> dict[str, Upscale]:
-    """Compile our other network, and both as XLA does where it is told nothing."""
-    ways = {}
-    for name, model in NETWORKS.items():
-        model = folded_model(model)
-        params = random_params(model)
-        if name != network:
-            found = our_ways(model, params, lr, precisions)
-            ways |= {f"{way}, {name}": run for way, run in found.items()}
-        if compiler_options(model):
-            found = our_ways(model, params, lr, ["float32"], lambda _: {})
-            ways |= {f"{way}, {name}, no options": run for way, run in found.items()}
+    """Compile ours, in float32 also as XLA does where it is told nothing."""
+    ways = our_ways(model, params, lr, precisions)
+    if compiler_options(model):
+        plain = our_ways(model, params, lr, ["float32"], lambda _: {})
+        ways["ours float32, no options"] = plain["ours float32"]
     return ways
 
 
@@ -192,15 +186,19 @@ def measure(model: LKDN, size: tuple[int, int, int], flags: Any) -> dict[str, An
     lr = rng.random((*size, 3), np.float32)
     params = random_params(model)
     precisions = timing.precisions(flags.precisions)
-    ways = our_ways(folded_model(model), params, lr, precisions)
+    compile_ours = our_ways_and_plain if flags.others else our_ways
+    ways = compile_ours(folded_model(model), params, lr, precisions)
     absent = timing.missing(("torch", "onnxscript", "onnxruntime", "openvino"))
     if "torch" not in absent:
         ways |= torch_ways(folded_model(model), params, lr, precisions)
         if jax.default_backend() == "cpu" and "onnxscript" not in absent:
             ways |= onnx_ways(folded_model(model), params, lr, absent)
     check(ways)
-    if flags.others:
-        ways |= other_ways(flags.network, lr, precisions)
+    for name, other in NETWORKS.items() if flags.others else ():
+        if name != flags.network:
+            other = folded_model(other)
+            found = compile_ours(other, random_params(other), lr, precisions)
+            ways |= {f"{way}, {name}": upscale for way, upscale in found.items()}
     result = timing.interleave(ways, flags.rounds)
     n, h, w = size
     timing.print_table(f"{flags.network} ×4, {n} × {w}×{h} LR pixels", result)
@@ -237,7 +235,7 @@ def main() -> None:
         help="(default: all there are)",
     )
     add("--rounds", type=int, default=12)
-    add("--others", action="store_true", help="also LKDN-S, and without options")
+    add("--others", action="store_true", help="also our other network, and no options")
     add("--output", type=Path, help="JSON file to write")
     flags = parser.parse_args()
     results = []

@@ -164,12 +164,15 @@ def find_photographs(
             "input needs its own; repeat --lr_input as often as --input"
         )
     photographs: list[Photograph] = []
+    seen = set()
     for i, given in enumerate(inputs):
         path = given.resolve()
-        if path in (other.resolve() for other in inputs[:i]):
+        lr_path = lr_inputs[i].resolve() if lr_inputs else None
+        if (path, lr_path) in seen:
             raise InputError(f"{given} is given twice: give each input once")
-        if lr_inputs:
-            found = _with_lr(path, lr_inputs[i].resolve(), scale)
+        seen.add((path, lr_path))
+        if lr_path is not None:
+            found = _with_lr(path, lr_path, scale)
         else:
             found = _without_lr(path, scale)
         if not found:

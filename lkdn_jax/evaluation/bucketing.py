@@ -5,14 +5,14 @@ Each image is padded to one of a few shapes, and the network masks what lies out
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import numpy as np
 
-from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN, expected_params
-from lkdn_jax.models.memory import check_memory, is_out_of_memory
+from lkdn_jax.models.memory import check_memory, memory_advice
 from lkdn_jax.models.optimize import compiler_options
 
 Size = tuple[int, int]
@@ -74,6 +74,9 @@ class BucketedUpscaler:
             model: The network.
             sizes: Heights and widths of the LR images to come.
             max_programs: Largest number of programs to compile.
+
+        Raises:
+            InputError: A program does not fit into memory.
         """
         self.shapes = cover_sizes(sizes, max_programs)
         self._model = model
@@ -83,10 +86,10 @@ class BucketedUpscaler:
             lambda params, lr, valid: model.apply({"params": params}, lr, valid),
             compiler_options=compiler_options(model),
         )
-        with jax.default_matmul_precision("highest"):
-            for h, w in self.shapes:
-                lr = jax.ShapeDtypeStruct((1, h, w, 3), np.float32)
-                valid = jax.ShapeDtypeStruct((1, h, w, 1), np.bool_)
+        for h, w in self.shapes:
+            lr = jax.ShapeDtypeStruct((1, h, w, 3), np.float32)
+            valid = jax.ShapeDtypeStruct((1, h, w, 1), np.bool_)
+            with jax.default_matmul_precision("highest"), _fitting(h, w):
                 self._programs[h, w] = forward.lower(params, lr, valid).compile()
 
     def __call__(self, params: Mapping[str, Any], lr: np.ndarray) -> np.ndarray:
@@ -107,19 +110,19 @@ class BucketedUpscaler:
         shape = next((s for s in self.shapes if h <= s[0] and w <= s[1]), None)
         if shape is None:
             raise ValueError(f"image of {h}×{w}: larger than all of {self.shapes}")
-        try:
+        with _fitting(h, w):
             padded = np.zeros((1, *shape, 3), np.float32)
             padded[0, :h, :w] = lr / np.float32(255)
             valid = np.zeros((1, *shape, 1), np.bool_)
             valid[0, :h, :w] = True
             check_memory(self._model, *shape)
             sr = np.asarray(self._programs[shape](params, padded, valid))
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise InputError(
-                f"image of {h}×{w} LR pixels: out of memory; use smaller images or a "
-                "machine with more memory"
-            ) from error
         s = self._model.scale
         return sr[0, : h * s, : w * s]
+
+
+def _fitting(h: int, w: int) -> AbstractContextManager[None]:
+    return memory_advice(
+        f"image of {h}×{w} LR pixels: out of memory; use smaller images or a machine "
+        "with more memory"
+    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from lkdn_jax.models.complexity import complexity
 from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.models.memory import check_memory, memory_advice
 from lkdn_jax.models.optimize import (
     compiler_options,
     optimize_for_inference,
@@ -32,6 +33,9 @@ def measure_cost(model: LKDN, params: Mapping[str, Any]) -> dict[str, Any]:
         `parameters`, `multiply_adds`, `activations`; `peak_memory` in bytes of input,
         output and work memory; `seconds`, the median of ten runs after three to warm
         up, with `quartiles`; and the `device`.
+
+    Raises:
+        InputError: It does not fit into memory.
     """
     counted = complexity(folded_model(model), fold(params), _HR_SIZE)
     network, optimized = optimized_model(model), optimize_for_inference(params)
@@ -42,13 +46,15 @@ def measure_cost(model: LKDN, params: Mapping[str, Any]) -> dict[str, Any]:
         lambda params, lr: network.apply({"params": params}, lr),
         compiler_options=compiler_options(network),
     )
-    compiled = program.lower(optimized, lr).compile()
-    memory: Any = compiled.memory_analysis()
     seconds = []
-    for _ in range(_WARM_UP + _RUNS):
-        start = time.perf_counter()
-        jax.block_until_ready(compiled(optimized, lr))
-        seconds.append(time.perf_counter() - start)
+    with memory_advice(f"out of memory to time {width}×{height}: give a .json report"):
+        compiled = program.lower(optimized, lr).compile()
+        check_memory(network, height, width)
+        for _ in range(_WARM_UP + _RUNS):
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(optimized, lr))
+            seconds.append(time.perf_counter() - start)
+    memory: Any = compiled.memory_analysis()
     low, median, high = np.quantile(seconds[_WARM_UP:], (0.25, 0.5, 0.75))
     return {
         "parameters": counted.parameters,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lkdn_jax.data.images import FORMATS
+from lkdn_jax.data.images import FORMATS, check_size
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
@@ -101,6 +101,10 @@ def upscale_files(
             reading = [reader.submit(read_photo, job.source) for job in following]
             try:
                 photo = now.result()
+                w, h = photo.pixels.shape[1::-1]
+                size = resize((w, h)) if resize else None
+                w, h = size or (w * upscaler.scale, h * upscaler.scale)
+                check_size(job.target, FORMATS[job.target.suffix.lower()], h, w)
                 upscaled = upscaler.photo(photo, count)
             except Exception as error:  # noqa: BLE001
                 fail(job, error)
@@ -108,7 +112,6 @@ def upscale_files(
                 continue
             while written:
                 finish(*written.pop())
-            size = resize(photo.pixels.shape[1::-1]) if resize else None
             written = [(job, writer.submit(_write, job.target, upscaled, size))]
             del photo, upscaled
         while written:

@@ -114,7 +114,8 @@ def _walk(path: Path, output: Path) -> Iterator[Path]:
             if not f.startswith(".") and not same_file(inside / f, output)
         )
         for file in (inside / f for f in sorted(files) if not f.startswith(".")):
-            if file.is_file() or not file.exists():  # or a link to nothing: to be named
+            # A link to nothing will be named; what cannot be looked at, too.
+            if os.path.isfile(file) or not os.path.exists(file):
                 yield file
 
 

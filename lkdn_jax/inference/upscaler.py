@@ -20,7 +20,7 @@ from lkdn_jax.inference.tiling import (
     window_shape,
     windows,
 )
-from lkdn_jax.models.memory import check_memory, is_out_of_memory
+from lkdn_jax.models.memory import check_memory, is_out_of_memory, memory_advice
 from lkdn_jax.models.optimize import (
     compiler_options,
     optimize_for_inference,
@@ -186,13 +186,11 @@ class Upscaler:
 
     def _tiled(self, image: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
         (h, w, c), s = image.shape, self.scale
-        try:
+        with memory_advice(
+            f"an image of {w}×{h}: out of memory for one of {w * s}×{h * s}; upscale "
+            "parts of it"
+        ):
             out = np.empty((h * s, w * s, c), image.dtype)
-        except MemoryError as error:
-            raise InputError(
-                f"an image of {w}×{h}: out of memory for one of {w * s}×{h * s}; "
-                "upscale parts of it"
-            ) from error
         asked = self.tile
         while True:
             try:

@@ -45,7 +45,7 @@ def uniform_fan_in(fan_in: int) -> Initializer:
         # Drawn flat and longer than needed: XLA on CPU takes up to 20 times as long to
         # compile a draw of four dimensions, and would for every size. The numbers are
         # the same with jax's default, `jax_threefry_partitionable`.
-        length = max(_SHORTEST_DRAW, 1 << (math.prod(shape) - 1).bit_length())
+        length = max(_SHORTEST_DRAW, 1 << (int(math.prod(shape)) - 1).bit_length())
         return _cut(jax.random.uniform(key, (length,), dtype, -bound, bound), shape)
 
     return init

@@ -4,6 +4,7 @@ Source: Xie et al., "Large Kernel Distillation Network for Efficient Single Imag
 Super-Resolution", CVPRW 2023.
 """
 
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
@@ -161,7 +162,7 @@ class LKDN(nn.Module):
 
         Raises:
             ValueError: `lr` is not [n, h, w, 3], or an argument of the network is
-                unknown or too small.
+                unknown, too small or no integer.
             TypeError: `lr` is not floating point.
         """
         self._check(lr)
@@ -220,7 +221,7 @@ class LKDN(nn.Module):
             "attention_features": attention,
         }
         for name, size in sizes.items():
-            if not isinstance(size, int):
+            if not isinstance(size, Integral):
                 raise ValueError(f"{name} {size}: must be a whole number")
             if size < 1:
                 raise ValueError(f"{name} {size}: must be at least 1")

@@ -95,10 +95,10 @@ def optimized_model(model: LKDN) -> LKDN:
 def compiler_options(model: LKDN, backend: str | None = None) -> dict[str, str]:
     """Return options of XLA under which inference takes the least time on two cores.
 
-    On CPU they leave YNNPACK convolutions alone, and matrix products to Eigen: until
-    its second thread runs YNNPACK loses more than it gains by speed. One core takes 2
-    to 9 % longer (`docs/performance.md`). Measured on x86-64, in float32; otherwise XLA
-    keeps its own choice.
+    On CPU they leave convolutions to YNNPACK and matrix products to Eigen: until its
+    second thread runs YNNPACK loses more than it gains by speed. With both left to
+    Eigen, one core took 2 to 9 % longer (`docs/performance.md`). Measured on x86-64, in
+    float32; otherwise XLA keeps its own choice.
 
     Args:
         model: The network.

@@ -6,6 +6,7 @@ the trained network and its report leaves.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from lkdn_jax.cli import progress_bar
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import expected_params
-from lkdn_jax.models.memory import is_out_of_memory
+from lkdn_jax.models.memory import memory_advice
 from lkdn_jax.optim.schedules import create_schedule
 from lkdn_jax.training.checkpoint import Checkpoints
 from lkdn_jax.training.config import Config
@@ -34,7 +35,12 @@ from lkdn_jax.training.setup import (
     steps_per_dispatch,
     write_config,
 )
-from lkdn_jax.training.sharding import make_mesh, replicate, replicated_shapes
+from lkdn_jax.training.sharding import (
+    make_mesh,
+    on_first_process,
+    replicate,
+    replicated_shapes,
+)
 from lkdn_jax.training.signals import stop_signals
 from lkdn_jax.training.state import TrainState, create_state
 from lkdn_jax.training.step import make_train_step, make_train_steps
@@ -72,11 +78,11 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> bool:
         **config.schedule,
     )
     tx = create_tx(config.optimizer, schedule)
-    with progress_bar() as progress:
+    with progress_bar() as progress, _advice(config):
         feed = create_feed(config, mesh, progress)
-    validation = None
-    if primary and config.validation.folders:
-        validation = Validation(model, config.validation.folders, workdir)
+    validation, folders = None, config.validation.folders
+    if folders:
+        validation = on_first_process(lambda: Validation(model, folders, workdir))
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
     try:
         shapes = create_state.eval_shape(expected_params(model), tx)
@@ -106,12 +112,13 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> bool:
             donate_argnums=0,
             out_shardings=NamedSharding(mesh, PartitionSpec()),
         )
-        writer = MetricsWriter(workdir, int(state.step)) if primary else None
         if primary:
             write_config(config, workdir)
+        writer = MetricsWriter(workdir, done) if primary else None
         try:
             run = _Run(config, feed, steps, validation, checkpoints, writer, log)
-            state, stopped = run.train(state)
+            with _advice(config):
+                state, stopped = run.train(state)
             checkpoints.wait()
         finally:
             if writer is not None:
@@ -122,21 +129,21 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> bool:
                 f"{checkpoints.last()}; the same command resumes"
             )
         elif primary:
-            folders = validation.folders if validation is not None else []
-            finish(model, state.ema_params, folders, workdir, log)
+            found = validation.folders if validation is not None else []
+            finish(model, state.ema_params, found, workdir, log)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("finished")
         return stopped is None
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise InputError(
-            f"out of memory: lower data.batch_size {config.data.batch_size}, raise "
-            "optimizer.accumulate, or set --model.remat=true or --data.cache=host; "
-            f"last checkpoint: {checkpoints.last()}"
-        ) from error
     finally:
         checkpoints.close()
+
+
+def _advice(config: Config) -> AbstractContextManager[None]:
+    return memory_advice(
+        f"out of memory: lower data.batch_size {config.data.batch_size}, raise "
+        "optimizer.accumulate, or set --model.remat=true or --data.cache=host; the "
+        "same workdir then resumes from its last checkpoint"
+    )
 
 
 def _ignore(line: str) -> None:
@@ -247,7 +254,7 @@ class _Run:
         if validate and self.config.validation.folders:
             try:
                 psnr_y = self.validate(done, state)
-            except InputError as error:
+            except Exception as error:  # noqa: BLE001  raised once the state is safe
                 failure = error
         self.checkpoints.save(state, psnr_y)
         if failure is not None:
@@ -256,24 +263,22 @@ class _Run:
 
     def validate(self, done: int, state: TrainState) -> float:
         """Validate the average; all processes get the result of the first."""
-        psnr_y, failure = float("nan"), None
-        if self.validation is not None and self.writer is not None:
-            try:
-                row, picture = self.validation.run(state.ema_params)
-                self.writer.scalars(done, row)
-                self.writer.image(done, "validation", picture)
-                psnr_y = row["psnr_y"]
-                self.log(
-                    f"step {done}: validation PSNR-Y {psnr_y:.4f} dB (bicubic "
-                    f"{row['bicubic_psnr_y']:.4f}), SSIM-Y {row['ssim_y']:.5f}"
-                )
-            except InputError as error:
-                failure = error
+
+        def run() -> float:
+            assert self.validation is not None and self.writer is not None  # noqa: S101, PT018
+            row, picture = self.validation.run(state.ema_params)
+            self.writer.scalars(done, row)
+            self.writer.image(done, "validation", picture)
+            self.log(
+                f"step {done}: validation PSNR-Y {row['psnr_y']:.4f} dB (bicubic "
+                f"{row['bicubic_psnr_y']:.4f}), SSIM-Y {row['ssim_y']:.5f}"
+            )
+            return row["psnr_y"]
+
+        psnr_y: Any = on_first_process(run)
         if jax.process_count() > 1:
-            psnr_y = float(multihost_utils.broadcast_one_to_all(np.float32(psnr_y)))
-        if not np.isfinite(psnr_y):
-            raise failure or InputError("the validation failed, see process 0")
-        return psnr_y
+            psnr_y = multihost_utils.broadcast_one_to_all(np.float32(psnr_y or 0))
+        return float(psnr_y)
 
 
 def dispatches(first: int, steps: int, length: int) -> Iterator[int]:

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.experimental import multihost_utils
 
 from lkdn_jax.data.datasets import open_tiles
 from lkdn_jax.data.tiles import Tiles
@@ -19,7 +18,7 @@ from lkdn_jax.models.lkdn import LKDN, draw_params, expected_params
 from lkdn_jax.optim.optimizers import create_optimizer
 from lkdn_jax.training.config import Config
 from lkdn_jax.training.feed import Feed, Sampling, device_feed, host_feed
-from lkdn_jax.training.sharding import check_batch_size
+from lkdn_jax.training.sharding import check_batch_size, on_first_process
 from lkdn_jax.weights.files import load
 from lkdn_jax.weights.published import check_params
 
@@ -53,10 +52,7 @@ def create_feed(config: Config, mesh: Any, progress: Any) -> Feed:
             for name in data.sources
         ]
 
-    sources = open_sources() if jax.process_index() == 0 else None
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("data")
-    sources = sources or open_sources()
+    sources = on_first_process(open_sources) or open_sources()
     sampling = Sampling(
         config.seed, data.batch_size, data.hr_patch // scale, data.weights or None
     )

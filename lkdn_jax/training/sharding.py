@@ -1,13 +1,17 @@
 """Devices: a mesh of all of them, the batch split over it, the state on each."""
 
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lkdn_jax.errors import InputError
+
+Result = TypeVar("Result")
 
 
 def join_processes(
@@ -40,6 +44,32 @@ def join_processes(
             f"cannot join the other processes: {reason}; give --coordinator, "
             "--num_processes and --process_id of every process"
         ) from error
+
+
+def on_first_process(function: Callable[[], Result]) -> Result | None:
+    """Call a function on process 0; all processes wait for it.
+
+    Args:
+        function: What to call.
+
+    Returns:
+        What it returns on process 0; None on the others.
+
+    Raises:
+        Exception: What it raises on process 0; on the others then an InputError.
+    """
+    result, failure = None, None
+    if jax.process_index() == 0:
+        try:
+            result = function()
+        except Exception as error:  # noqa: BLE001  the others must hear of it
+            failure = error
+    failed = failure is not None
+    if jax.process_count() > 1:
+        failed = multihost_utils.broadcast_one_to_all(np.int32(failed))
+    if failed:
+        raise failure or InputError("process 0 failed: see its error")
+    return result
 
 
 def make_mesh() -> Mesh:

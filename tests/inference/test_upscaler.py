@@ -108,8 +108,8 @@ def test_asks_for_memory_before_a_run(weights, monkeypatch):
 
 
 def test_says_so_when_the_output_does_not_fit(weights):
-    lr = np.broadcast_to(np.zeros(3, np.uint8), (10**6, 10**7, 3))
-    with pytest.raises(InputError, match="out of memory for one of 20000000×2000000"):
+    lr = np.broadcast_to(np.zeros(3, np.uint8), (10**7, 10**8, 3))
+    with pytest.raises(InputError, match="out of memory for one of 200000000×20000000"):
         Upscaler(weights)(lr)
 
 

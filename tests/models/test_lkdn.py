@@ -186,5 +186,6 @@ def test_refuses_what_it_cannot_upscale(init):
     for name in ("scale", "features", "num_blocks", "distilled", "attention_features"):
         with pytest.raises(ValueError, match=rf"{name} 2\.5: must be a whole number"):
             expected_params(LKDN(**{name: 2.5}))
+        expected_params(LKDN(**{"num_blocks": 1, name: np.int64(4)}))
         with pytest.raises(ValueError, match=f"{name} 0: must be at least 1"):
             init(LKDN(**SMALL | {name: 0}))

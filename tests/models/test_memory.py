@@ -5,11 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lkdn_jax import LKDN, compiler_options, lkdn_s, optimized_model
+from lkdn_jax import LKDN, InputError, compiler_options, lkdn_s, optimized_model
 from lkdn_jax.models.lkdn import expected_params
-from lkdn_jax.models.memory import check_memory, is_out_of_memory, needed_memory
+from lkdn_jax.models.memory import (
+    check_memory,
+    is_out_of_memory,
+    memory_advice,
+    needed_memory,
+)
 
 
+@pytest.mark.skipif(
+    not compiler_options(LKDN()), reason="for CPUs where Eigen multiplies"
+)
 @pytest.mark.parametrize(
     "model",
     [
@@ -40,6 +48,10 @@ def test_asks_for_it_on_cpu_only():
     with pytest.raises(MemoryError) as refused:
         check_memory(LKDN(), 10**6, 10**7, "cpu")
     check_memory(LKDN(), 10**6, 10**7, "gpu")
+    with pytest.raises(InputError, match="too large"), memory_advice("too large"):
+        raise refused.value
+    with pytest.raises(ZeroDivisionError), memory_advice("too large"):
+        raise ZeroDivisionError
     assert is_out_of_memory(refused.value)
     assert is_out_of_memory(jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 3 MB"))
     assert not is_out_of_memory(jax.errors.JaxRuntimeError("INTERNAL: 3 MB"))

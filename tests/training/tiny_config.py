@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.data.tile = 128
     config.data.hr_patch = 16
     config.data.batch_size = 4
+    config.data.steps_per_dispatch = 1
     config.validation.every = 12
     config.checkpoint.every = 4
     config.checkpoint.keep = 2
