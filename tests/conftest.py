@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import platform
 import sys
 import types
 import zipfile
@@ -72,6 +73,14 @@ def init() -> Callable[..., Any]:
         )
 
     return init
+
+
+@pytest.fixture
+def x86_cpu() -> None:
+    # Asked of the machine, not of the code under test, which could say no by mistake.
+    machine, backend = platform.machine(), jax.default_backend()
+    if (machine, backend) not in (("x86_64", "cpu"), ("AMD64", "cpu")):
+        pytest.skip(f"of programs for x86-64 CPUs; this is {backend} on {machine}")
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from PIL import Image
 
 import lkdn_jax
 from lkdn_jax import LKDN, lkdn_s
-from lkdn_jax.cli import ArgumentParser
 
 ROOT = Path(__file__).parents[1]
 
@@ -239,11 +238,6 @@ def test_a_mistyped_option_is_recognized(words, near):
 )
 def test_an_empty_word_is_not_this_folder(words, message):
     assert_one_line_error(run(*words), f"argument {message}")
-
-
-def test_a_field_of_a_config_may_be_empty():
-    words = ["--init_from", "", "--validation.folders="]
-    assert ArgumentParser(None).parse_known_args(words)[1] == words
 
 
 def test_words_after_two_dashes_are_no_options():

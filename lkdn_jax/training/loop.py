@@ -278,6 +278,11 @@ class _Run:
         psnr_y: Any = on_first_process(run)
         if jax.process_count() > 1:
             psnr_y = multihost_utils.broadcast_one_to_all(np.float32(psnr_y or 0))
+        if not np.isfinite(psnr_y):
+            raise InputError(
+                f"the validation failed: PSNR-Y {psnr_y} dB is not finite; leave out "
+                "images of one colour"
+            )
         return float(psnr_y)
 
 

@@ -15,9 +15,7 @@ from lkdn_jax.models.memory import (
 )
 
 
-@pytest.mark.skipif(
-    not compiler_options(LKDN()), reason="for CPUs where Eigen multiplies"
-)
+@pytest.mark.usefixtures("x86_cpu")
 @pytest.mark.parametrize(
     "model",
     [

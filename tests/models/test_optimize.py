@@ -94,9 +94,7 @@ def test_cpu_copies_no_parts_together():
     assert program.count(" concatenate(") == 0
 
 
-@pytest.mark.skipif(
-    not compiler_options(LKDN()), reason="XLA's own choice where none was measured"
-)
+@pytest.mark.usefixtures("x86_cpu")
 def test_cpu_leaves_products_to_eigen():
     model = optimized_model(LKDN(num_blocks=2))
     ours = compiled(model, 36, 40).as_text()

@@ -3,6 +3,7 @@ import optax
 import pytest
 
 from lkdn_jax import InputError
+from lkdn_jax.cli import ArgumentParser
 from lkdn_jax.models.lkdn import expected_params
 from lkdn_jax.training.config import load_config
 from lkdn_jax.training.setup import (
@@ -123,6 +124,14 @@ def test_refuses_files_that_are_no_configs(tmp_path):
         with pytest.raises(InputError, match=message) as error:
             load_config(tmp_path / "bad.py")
         assert len(str(error.value)) < 300
+
+
+def test_a_field_may_be_set_to_nothing(configs):
+    words = ["--init_from", "", "--validation.folders="]
+    overrides = ArgumentParser(None).parse_known_args(words)[1]
+    assert overrides == words
+    config = load_config(configs / "s_x4_finetune.py", overrides)
+    assert (config.init_from, config.validation.folders) == ("", ())
 
 
 def test_an_override_may_be_meant_as_an_option_of_the_command(configs):
