@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.model.shallow_block = "BSB"  # "BSB", "BSRB" or "RBSB"
     config.model.upsampler = "direct"  # or "rep"
     config.model.dtype = "float32"  # of the computation; or "bfloat16"
-    config.model.remat = False  # compute the blocks twice rather than keep them
+    config.model.remat = False  # compute the blocks twice, keep less (not on CPU)
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adan"  # or "adam"

@@ -15,7 +15,6 @@ def get_config() -> ConfigDict:
     """Return the configuration."""
     config = default.get_config()
     config.steps = 4000
-    config.log_every = 100
     config.ema_decay = 0.98
     config.model.features = 24
     config.model.num_blocks = 2

@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import importlib.util
 import itertools
+import logging
 import os
 import sys
 import warnings
@@ -81,6 +82,9 @@ def run(main: Callable[[], None]) -> int:
     Returns:
         The exit status: 0, or 1 after an error. Ctrl-C ends the process, status 130.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # whoever started the script closed it
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show "×" shows something else instead.
         getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
@@ -89,6 +93,7 @@ def run(main: Callable[[], None]) -> int:
     collect_garbage_rarely()
     # Pillow warns of what it reads all the same; what it cannot read is an error.
     warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     # The cache of compiled programs is a help, not a need.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent")
     try:

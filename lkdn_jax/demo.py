@@ -70,28 +70,39 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--weights", help="the published LKDN_x4.pth, to compare with")
     parser.add_argument("--output", type=Path, default=Path("demo"))
-    parser.add_argument("--steps", type=int, default=0, help="fewer than the config's")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="fewer than the config's, 21 or more"
+    )
     flags = parser.parse_args()
-    from lkdn_jax.evaluation.benchmark import evaluate_file
+    from lkdn_jax.evaluation.benchmark import evaluate_network
     from lkdn_jax.evaluation.dataset import Options
     from lkdn_jax.evaluation.report import print_report
     from lkdn_jax.training.config import load_config
     from lkdn_jax.training.loop import train_and_evaluate
+    from lkdn_jax.weights.files import load
 
     weights, output = find_weights(flags.weights), flags.output
+    model, params = load(weights) if weights else (None, {})
+    if model is not None and model.scale != 4:
+        raise InputError(f"{weights}: for scale {model.scale}; the demo compares at 4")
     overrides = [f"--steps={flags.steps}"] if flags.steps else []
     if not train_and_evaluate(load_config(_CONFIG, overrides), output):
         return
     photographs = output / "validation" / "photographs"
     upscaled = {"two minutes' training": output / "upscaled" / "photographs"}
-    if weights is None:
+    if model is None:
         print(f"The published weights, to compare with: {PUBLISHED}; then: "
               "make demo WEIGHTS=LKDN_x4.pth")  # fmt: skip
     else:
         options = Options(save_images=output / "published")
         with progress_bar() as progress:
-            report = evaluate_file(
-                weights, photographs, scale=4, options=options, progress=progress
+            report = evaluate_network(
+                str(weights),
+                model,
+                params,
+                photographs,
+                options=options,
+                progress=progress,
             )
         print_report(report, console())
         upscaled["published LKDN"] = output / "published" / "photographs"

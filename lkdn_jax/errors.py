@@ -8,8 +8,8 @@ class InputError(ValueError):
     """Bad input from the user.
 
     The message is one line that says what was wrong, which rule it broke and what to
-    do about it. The scripts print it and exit with status 1; everything else is a bug
-    and keeps its traceback.
+    do about it. The scripts print it and exit with status 1. Most else is a bug and
+    keeps its traceback; `cli.run` says what does not.
     """
 
 

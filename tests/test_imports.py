@@ -21,6 +21,19 @@ LAYERS = [
     ("inference",),
     ("demo",),
 ]
+# What a part knows nothing of, though it lies below.
+APART = {
+    "inference": {"training", "evaluation", "optim"},
+    "optim": {"data", "evaluation", "ops", "models", "weights", "files", "cli"},
+    "evaluation": {"optim"},
+}
+# What the scripts call: the top of what each is for.
+SCRIPTS = {
+    "train": {"cli", "training"},
+    "evaluate": {"cli", "evaluation"},
+    "upscale": {"cli", "errors", "inference.folder"},
+    "export": {"cli", "weights.export"},
+}
 WITHOUT_JAX = {"errors", "files", "runtime", "cli", "data", "evaluation.metrics"}
 
 
@@ -63,10 +76,35 @@ def test_imports_run_downhill():
                 assert layer_of(imported) <= layer_of(module), (module, imported)
 
 
+def lies_in(module: str, parts: set[str]) -> bool:
+    name = module.removeprefix("lkdn_jax.")
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
+
+
+def test_some_parts_stand_apart():
+    for module, file in modules().items():
+        for part, others in APART.items():
+            if lies_in(module, {part}):
+                found = {name for name in imports(file) if lies_in(name, others)}
+                assert not found, (module, found)
+
+
+def test_scripts_and_configs_import_only_the_top():
+    for name, parts in SCRIPTS.items():
+        ours = {i for i in imports(ROOT / f"{name}.py") if i.startswith("lkdn_jax")}
+        assert ours
+        assert all(lies_in(i, parts) for i in ours), (name, ours)
+    for file in (ROOT / "configs").glob("*.py"):
+        assert imports(file) <= {
+            "ml_collections",
+            "ml_collections.config_dict",
+            "configs",
+        }
+
+
 def test_data_and_metrics_know_no_jax():
     for module, file in modules().items():
-        name = module.removeprefix("lkdn_jax.")
-        if any(name == part or name.startswith(f"{part}.") for part in WITHOUT_JAX):
+        if lies_in(module, WITHOUT_JAX):
             roots = {imported.split(".")[0] for imported in imports(file)}
             assert not roots & {"jax", "flax", "jaxlib"}, module
 

@@ -1,5 +1,7 @@
 """The programs of GPU and TPU can be made on a machine that has neither."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -56,6 +58,25 @@ def test_inference_and_training_lower(platform, dtype):
         assert (kernel in program) == (platform == "cuda")
     # Gradients of 1×1 convolutions, in groups of pixels.
     assert ("batching_dims" in program) == (platform == "cuda")
+
+
+def lowered_gradient(dtype):
+    x = jax.ShapeDtypeStruct((1, 9, 8, 4), dtype)
+    kernel = jax.ShapeDtypeStruct((3, 3, 1, 4), dtype)
+    gradient = jax.grad(lambda x, k: jnp.square(depthwise_conv(x, k)).sum(), (0, 1))
+    return lower(gradient, x, kernel, platform="cuda")
+
+
+def test_float64_and_older_cards_take_no_triton(monkeypatch):
+    assert "triton" in lowered_gradient(jnp.float32)
+    with jax.enable_x64(True):
+        assert "triton" not in lowered_gradient(jnp.float64)
+    for capability, newer in (("7.5", False), ("8.0", True), ("10.0", True)):
+        jax.clear_caches()  # what was traced for another card
+        card = types.SimpleNamespace(compute_capability=capability)
+        monkeypatch.setattr(jax, "local_devices", lambda card=card, **_: [card])
+        assert ("triton" in lowered_gradient(jnp.float32)) == newer
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])

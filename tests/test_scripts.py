@@ -1,17 +1,21 @@
 """The scripts as a user runs them: exit codes, one-line errors, whole files."""
 
+import html
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import lkdn_jax
-from lkdn_jax import LKDN, lkdn_s
+from lkdn_jax import LKDN, InputError, lkdn_s
+from lkdn_jax.weights.export import export
 
 ROOT = Path(__file__).parents[1]
 
@@ -204,6 +208,125 @@ def test_export_refuses_what_does_not_fold_exactly(tmp_path, init):
     )
     assert_one_line_error(result, "folding changes the output by", "--no-fold")
     assert not output.exists()
+
+
+def test_export_refuses_to_lose_what_is_trained(tmp_path, weights, init):
+    source = tmp_path / "s_x2.msgpack"
+    source.write_bytes(content := (weights / "s_x2.msgpack").read_bytes())
+    os.link(source, tmp_path / "same.msgpack")
+    for output in (source, tmp_path / "same.msgpack"):
+        with pytest.raises(InputError, match="would lose the form that is trained"):
+            export(source, output)
+    assert source.read_bytes() == content
+    model = lkdn_s(2, features=4, num_blocks=1)
+    params = jax.tree.map(lambda leaf: leaf * np.nan, init(model)["params"])
+    lkdn_jax.save(source, model, params)
+    with pytest.raises(InputError, match="parameters that are not finite"):
+        export(source, tmp_path / "folded.msgpack")
+    assert not (tmp_path / "folded.msgpack").exists()
+
+
+def test_evaluate_writes_all_it_is_asked_for(tmp_path, weights, data):
+    folded = tmp_path / "folded.msgpack"
+    export(weights / "s_x2.msgpack", folded)
+    page, saved, figures = (tmp_path / name for name in ("r.html", "saved", "figures"))
+    result = run(
+        "evaluate.py", "--weights", weights / "x2.msgpack", "--weights", folded,
+        "--data", data, "--output", page, "--figures", figures, "--rgb",
+        "--save_images", saved, "--lr_mode", "basicsr",
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, "")
+    for written in (page, figures, saved):
+        assert f"wrote {written}" in result.stdout
+    assert "PSNR RGB" in result.stdout
+    text = page.read_text(encoding="utf-8")
+    for words in ("x2", "folded", "Sét", "multiply-adds", "data:image/"):
+        assert words in text
+    assert "BasicSR's bicubic" in html.unescape(text)
+    assert len(list(figures.glob("*.png"))) == 4  # two networks, best and worst
+    found = sorted(str(file.relative_to(saved)) for file in saved.rglob("*.png"))
+    assert found == [
+        f"{name}/Sét/{image}.png" for name in ("folded", "x2") for image in "ab"
+    ]
+    with Image.open(saved / found[0]) as image:
+        assert image.size == (34, 30)
+
+
+def test_upscale_does_what_it_is_asked_for(tmp_path, weights, data):
+    frames = [Image.open(data / f"{name}.png") for name in "ab"]
+    frames[0].save(data / "c.jpg", "MPO", save_all=True, append_images=frames[1:])
+    (data / "d.gif").write_bytes(b"")
+    output = tmp_path / "out"
+    command = (
+        "upscale.py", "--weights", weights / "x2.msgpack", "--output", output, data,
+        "--format", "webp", "--fit", "40x40", "--tile", 32, "--context", 4,
+        "--self_ensemble", "--device", "cpu",
+    )  # fmt: skip
+    first = run(*command)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert "d.gif" not in first.stdout
+    assert "files passed over: 1 (.gif)" in first.stdout
+    assert f"3 upscaled, 0 already in {output}" in first.stdout
+    assert {file.name for file in output.iterdir()} == {"a.webp", "b.webp", "c.webp"}
+    upscaler = lkdn_jax.Upscaler(
+        weights / "x2.msgpack", tile=32, context=4, self_ensemble=True
+    )
+    with Image.open(output / "a.webp") as image:
+        expected = upscaler(frames[0]).resize((40, 35), Image.Resampling.LANCZOS)
+        difference = np.abs(np.subtract(image, expected, dtype=int))
+        assert difference.max() <= 1
+    assert "0 upscaled, 3 already" in run(*command).stdout
+    assert "3 upscaled, 0 already" in run(*command, "--overwrite").stdout
+
+
+def test_a_script_whose_output_nobody_takes(tmp_path, weights):
+    words = ["export.py", "--weights", weights / "s_x2.msgpack", "--output"]
+    closed = [sys.executable, *map(str, [*words, tmp_path / "a.msgpack"])]
+    done = run("-c", CLOSED, *closed)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert lkdn_jax.load(tmp_path / "a.msgpack")[0].features == 4
+    reader, writer = os.pipe()
+    os.close(reader)
+    pipe = [sys.executable, *map(str, [*words, tmp_path / "b.msgpack"])]
+    done = subprocess.run(
+        pipe, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+CLOSED = """
+import os, sys
+os.close(1)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_ctrl_c_is_one_line():
+    program = (
+        "from lkdn_jax.cli import run; import sys, time\n"
+        "def main(): print('started', flush=True); time.sleep(60)\n"
+        "sys.exit(run(main))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", "interrupted\n")
+    assert process.returncode == 130
+
+
+def test_demo_refuses_weights_that_are_no_weights(tmp_path, weights):
+    demo = ("-m", "lkdn_jax.demo", "--output", tmp_path / "demo", "--weights")
+    page = tmp_path / "LKDN_x4.pth"
+    page.write_text("<!DOCTYPE html>")
+    assert_one_line_error(run(*demo, page), "LKDN_x4.pth: not a .pth file")
+    result = run(*demo, weights / "x2.msgpack")
+    assert_one_line_error(result, "for scale 2; the demo compares at 4")
+    assert not (tmp_path / "demo").exists()
 
 
 def test_demo_refuses_weights_that_are_not_there(tmp_path):

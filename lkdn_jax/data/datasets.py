@@ -16,7 +16,7 @@ from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from lkdn_jax.data.builders import Div2k, open_prepared, write_dataset
-from lkdn_jax.data.folders import partial_folder, publish
+from lkdn_jax.data.folders import PARTIAL, partial_folder, publish
 from lkdn_jax.data.images import IMAGE_SUFFIXES
 from lkdn_jax.data.photographs import photograph_tiles
 from lkdn_jax.data.tiles import Tiles, check_tile, cut_tiles, load_tiles, write_tiles
@@ -145,7 +145,7 @@ def _why_no_dataset(folder: Path, scale: int, tile: int) -> str:
     )
     if folder.is_file() and folder.suffix.lower() == ".zip":
         return f"{folder} is a zip that must be prepared first; run: {command}"
-    if folder.with_name(f"{folder.name}.partial").is_dir():
+    if folder.with_name(folder.name + PARTIAL).is_dir():
         return (
             f"{folder} is not finished: only a whole dataset is read; run the "
             "interrupted python -m lkdn_jax.data.prepare again"
@@ -172,6 +172,8 @@ def _decode_all(
 ) -> Iterator[Tiles]:
     def decode(index: int) -> Tiles:
         example = data[index]
+        if example["lr"] is None:  # so array_record takes a file cut between records
+            raise RuntimeError("records are missing")
         name = example.get("name", f"image {index}".encode()).decode()
         lr, hr = _decode(example["lr"]), _decode(example["hr"])
         return cut_tiles(lr, hr, scale, tile, f"{folder}: {name}")

@@ -14,7 +14,8 @@ _KEPT_TAGS = {
     *(0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298),  # texts
     *(0x4746, 0x4749, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),  # rating, Windows' texts
 }
-_SIZES = (0xA002, 0xA003)  # in the camera's block: width and height of what was read
+# In the camera's block, but of the file that was read: width, height, where a block is.
+_OF_THE_FILE = (0xA002, 0xA003, 0xA005)
 # What EXIF that breaks its rules makes Pillow raise, found by trying.
 _EXIF_ERRORS = (*DECODE_ERRORS, AttributeError, RuntimeError)
 
@@ -44,8 +45,8 @@ def read_exif(image: Image.Image) -> tuple[int, bytes | None, tuple[str, ...]]:
             kept[tag] = value.encode("latin-1") if isinstance(value, str) else value
         for block in {_CAMERA, _PLACE} & set(exif):
             kept.get_ifd(block).update(exif.get_ifd(block))
-            for size in _SIZES:
-                kept.get_ifd(block).pop(size, None)
+            for tag in _OF_THE_FILE:
+                kept.get_ifd(block).pop(tag, None)
         content = kept.tobytes() if kept.tobytes() != Image.Exif().tobytes() else None
     except _EXIF_ERRORS:
         return orientation, None, ("its EXIF is damaged and was dropped",)

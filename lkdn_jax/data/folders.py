@@ -8,6 +8,8 @@ from pathlib import Path
 
 from lkdn_jax.errors import InputError
 
+PARTIAL = ".partial"
+
 
 @contextlib.contextmanager
 def partial_folder(target: Path) -> Iterator[Path]:
@@ -29,7 +31,7 @@ def partial_folder(target: Path) -> Iterator[Path]:
     """
     if not target.name:
         raise InputError(f"{target} has no name of its own: give a folder in it")
-    folder = target.with_name(f"{target.name}.partial")
+    folder = target.with_name(target.name + PARTIAL)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)

@@ -29,7 +29,7 @@ SAVE_OPTIONS = {
     "TIFF": {"compression": "tiff_lzw"},
 }
 _TIFF_BITS_PER_SAMPLE = 258
-_JPEG_SIDE = 65_500  # of libjpeg
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # of libjpeg and libwebp
 # Found by feeding Pillow broken files: its decoders do not keep to OSError.
 DECODE_ERRORS = (
     OSError,
@@ -155,10 +155,11 @@ def check_size(path: str | os.PathLike[str], file_format: str, h: int, w: int) -
     Raises:
         InputError: It cannot.
     """
-    if file_format == "JPEG" and max(h, w) > _JPEG_SIDE:
+    longest = _LONGEST_SIDE.get(file_format, max(h, w))
+    if max(h, w) > longest:
         raise InputError(
-            f"cannot write {path}: {w}×{h}, but JPEG holds at most {_JPEG_SIDE} pixels "
-            "a side; choose PNG"
+            f"cannot write {path}: {h}x{w} (height x width), but {file_format} holds "
+            f"at most {longest} pixels a side; choose PNG"
         )
 
 

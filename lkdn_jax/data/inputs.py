@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lkdn_jax.data.bicubic import check_scale
+from lkdn_jax.data.folders import PARTIAL
 from lkdn_jax.data.images import IMAGE_SUFFIXES, list_images
-from lkdn_jax.data.pairs import LrMode, Pair, find_pairs, load_pair
+from lkdn_jax.data.pairs import LrMode, Pair, find_pairs, load_pair, lr_names
 from lkdn_jax.data.tiles import Image
 from lkdn_jax.errors import InputError
 
@@ -102,6 +103,7 @@ def _images(path: Path) -> list[ImageFile]:
         ImageFile(path, name)
         for name in names
         if Path(name).suffix.lower() in IMAGE_SUFFIXES
+        and not name.endswith("/")  # a folder
         # macOS puts hidden companions of every file into its zips.
         and not any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
     ]
@@ -111,13 +113,7 @@ def _with_lr(hr_path: Path, lr_path: Path, scale: int) -> list[Photograph]:
     lrs = {Path(lr.name).stem: lr for lr in _images(lr_path)}
     photographs = []
     for hr in _images(hr_path):
-        stem = Path(hr.name).stem
-        names = (
-            f"{stem}x{scale}",
-            f"{stem}X{scale}",
-            f"{stem.removesuffix('_HR')}_LR",
-            stem,
-        )
+        names = lr_names(Path(hr.name).stem, scale)
         lr = next((lrs[name] for name in names if name in lrs), None)
         if lr is None:
             raise InputError(
@@ -130,11 +126,34 @@ def _with_lr(hr_path: Path, lr_path: Path, scale: int) -> list[Photograph]:
 
 def _without_lr(path: Path, scale: int) -> list[Photograph]:
     if not path.is_dir():
-        return [Photograph(image, None) for image in _images(path)]
+        images = _images(path)
+        for image in images:
+            if Path(image.name).stem.endswith("_LR"):
+                raise InputError(
+                    f"{image}: an LR image, and in a zip all are taken as HR images; "
+                    "unpack the zip, or give LR images apart, as --lr_input"
+                )
+        return [Photograph(image, None) for image in images]
+    pairs = find_pairs(path, scale).pairs
+    if pairs[0].lr is None and pairs[0].hr.parent == path:
+        _check_below(path)
     return [
         Photograph(ImageFile(pair.hr), None if pair.lr is None else ImageFile(pair.lr))
-        for pair in find_pairs(path, scale).pairs
+        for pair in pairs
     ]
+
+
+def _check_below(path: Path) -> None:
+    """Refuse to leave out images in folders within: a zip's are all taken."""
+    for child in sorted(path.iterdir()):
+        # What `prepare` has not finished holds its tiles.
+        if not child.is_dir() or child.name.startswith(".") or child.suffix == PARTIAL:
+            continue
+        if any(file.suffix.lower() in IMAGE_SUFFIXES for file in child.rglob("*")):
+            raise InputError(
+                f"{child} holds images too, but only those directly in {path} would be "
+                "taken: give each folder as an --input of its own, or move it away"
+            )
 
 
 def find_photographs(
@@ -142,7 +161,8 @@ def find_photographs(
 ) -> list[Photograph]:
     """Find the photographs of all inputs.
 
-    A folder may have any layout that `pairs.find_pairs` knows. LR images given apart
+    A folder may have any layout that `pairs.find_pairs` knows; of a zip all images are
+    taken, as HR images, in whatever folders they lie. LR images given apart
     are named as their HR image, with `x4`, `X4` or, for `_HR`, `_LR` at the end.
 
     Args:
@@ -154,7 +174,8 @@ def find_photographs(
         The photographs, in the order of the inputs, at least one.
 
     Raises:
-        InputError: An input that cannot be read, holds no images or is given twice, or
+        InputError: An input that cannot be read, holds no images or is given twice; a
+            folder of HR images with more in folders within; an `_LR` image in a zip; or
             an HR image without its LR image.
     """
     check_scale(scale)

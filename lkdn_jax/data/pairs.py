@@ -94,16 +94,17 @@ def _lr_images(hr_folder: Path, scale: int) -> dict[str, Path]:
     return {lr.stem: lr for lr in lrs}
 
 
+def lr_names(stem: str, scale: int) -> tuple[str, ...]:
+    """Return the names, without suffix, that the LR image of an HR image may have."""
+    lr = f"{stem.removesuffix('_HR')}_LR"
+    return lr, f"{stem}X{scale}", f"{stem}x{scale}", stem
+
+
 def _match(hr_folder: Path, scale: int) -> tuple[Pair, ...]:
     lrs = _lr_images(hr_folder, scale)
     pairs = []
     for hr in _hr_images(hr_folder, scale) if lrs else ():
-        names = (
-            f"{hr.stem.removesuffix('_HR')}_LR",
-            f"{hr.stem}X{scale}",
-            f"{hr.stem}x{scale}",
-            hr.stem,
-        )
+        names = lr_names(hr.stem, scale)
         lr = next((lrs[name] for name in names if name in lrs), None)
         if lr is None:
             raise InputError(
@@ -182,6 +183,8 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
             while others have one, or several candidates.
     """
     check_scale(scale)
+    # A link to a folder may be what it is known by.
+    name = _dataset_name(Path(os.path.abspath(folder)), scale)  # noqa: PTH100
     folder = Path(os.path.realpath(folder))
     if not os.path.isdir(folder):  # unlike is_dir, it takes any name
         raise InputError(
@@ -190,11 +193,11 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
     inner = _inner_folders(folder, scale)
     for hr_folder in (folder, *inner):
         if pairs := _match(hr_folder, scale):
-            return Dataset(_dataset_name(folder, scale), pairs)
+            return Dataset(name, pairs)
     for hr_folder in (*inner, folder):
         if hrs := _hr_images(hr_folder, scale):
             pairs = tuple(Pair(hr.name, hr, None) for hr in hrs)
-            return Dataset(_dataset_name(folder, scale), pairs)
+            return Dataset(name, pairs)
     raise InputError(
         f"{folder} has no images for scale {scale}: {_why_none(folder, scale)}"
     )

@@ -97,7 +97,7 @@ def evaluate_network(
     if isinstance(folders, str | Path):
         folders = [folders]
     datasets = [find_pairs(folder, model.scale) for folder in folders]
-    _check_names(datasets, options.save_images)
+    _check_names(datasets, options)
     pairs = [pair for dataset in datasets for pair in dataset.pairs]
     progress("reading", 0, len(pairs))
     sizes = lr_sizes(pairs, model.scale, options.lr_mode)
@@ -151,23 +151,22 @@ def lr_sizes(
     return sizes
 
 
-def _check_names(datasets: Sequence[Dataset], save_images: str | Path | None) -> None:
+def _check_names(datasets: Sequence[Dataset], options: Options) -> None:
     names = [dataset.name for dataset in datasets]
     if len(set(names)) < len(names):
         raise InputError(
             f"datasets {', '.join(names)}: two have one name; rename a folder"
         )
-    if save_images is not None:
-        check_folder(Path(save_images))
-    options, taken = Options(save_images=save_images), set()
-    for dataset in datasets:
-        taken |= {file for pair in dataset.pairs for file in (pair.hr, pair.lr)}
-    for dataset in datasets if save_images else ():
-        for pair in dataset.pairs:
-            path = save_path(dataset, pair, options)
-            if path is None or path.resolve() in taken:
-                raise InputError(
-                    f"--save_images would write {path} twice or over an input; choose "
-                    "another folder or rename the image"
-                )
-            taken.add(path.resolve())
+    if options.save_images is None:
+        return
+    check_folder(Path(options.save_images))
+    pairs = [(dataset, pair) for dataset in datasets for pair in dataset.pairs]
+    taken = {file.resolve() for _, p in pairs for file in (p.hr, p.lr) if file}
+    for dataset, pair in pairs:
+        path = save_path(options.save_images, dataset, pair)
+        if path.resolve() in taken:
+            raise InputError(
+                f"--save_images would write {path} twice or over an input; choose "
+                "another folder or rename the image"
+            )
+        taken.add(path.resolve())

@@ -153,12 +153,9 @@ def super_resolve(upscaler: Upscale, lr: np.ndarray, name: str) -> np.ndarray:
     return to_uint8(sr)
 
 
-def save_path(dataset: Dataset, pair: Pair, options: Options) -> Path | None:
-    """Return the file for the upscaled image of a pair, None if none is kept."""
-    if options.save_images is None:
-        return None
-    name = f"{Path(pair.name).stem}.png"
-    return Path(options.save_images) / dataset.name / name
+def save_path(folder: str | Path, dataset: Dataset, pair: Pair) -> Path:
+    """Return the file for the upscaled image of a pair, in `Options.save_images`."""
+    return Path(folder) / dataset.name / f"{Path(pair.name).stem}.png"
 
 
 def _evaluate_pair(
@@ -174,9 +171,8 @@ def _evaluate_pair(
     start = time.perf_counter()
     sr = super_resolve(upscaler, lr, pair.name)
     seconds = time.perf_counter() - start
-    save = save_path(dataset, pair, options)
-    if save is not None:
-        write_image(save, sr)
+    if options.save_images is not None:
+        write_image(save_path(options.save_images, dataset, pair), sr)
     row = {"psnr_y": psnr_y(sr), "ssim_y": ssim(rgb_to_y(sr), hr_y, scale)}
     if options.rgb:
         row |= {"psnr_rgb": psnr(sr, hr, scale), "ssim_rgb": ssim(sr, hr, scale)}

@@ -105,10 +105,12 @@ class Gallery:
             of_dataset.setdefault(key, []).append(score)
 
     def chosen(self, dataset: str) -> dict[str, str]:
-        """Return the images to show: why by name, worst, median and best."""
+        """Return the images to show: why by name, worst, median and best, or only."""
         names = sorted(
             self.pictures[dataset], key=lambda n: self.pictures[dataset][n].psnr
         )
+        if len(names) == 1:
+            return {names[0]: "only"}
         picks = {names[len(names) // 2]: "median"}
         picks |= {names[-1]: "best", names[0]: "worst"}
         return dict(sorted(picks.items(), key=lambda pick: names.index(pick[0])))

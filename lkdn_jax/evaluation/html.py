@@ -63,7 +63,8 @@ def write_figures(folder: str | Path, entries: Sequence[Entry]) -> None:
                     title: enlarge(image, 3)
                     for title, image in _panels(pictures[name]).items()
                 }
-                file = f"{entry.name}_{dataset}_{why}_{Path(name).stem}.png"
+                stem = Path(name).stem[:50]  # most systems take no long names
+                file = f"{entry.name}_{dataset}_{why}_{stem}.png"
                 write_image(Path(folder) / file, side_by_side(panels))
 
 

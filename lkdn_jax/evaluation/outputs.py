@@ -43,12 +43,12 @@ def write_outputs(
     Returns:
         What was written.
     """
-    if figures is not None:
-        write_figures(figures, entries)
     if output is not None and _is_html(output):
         write_html(output, entries)
     elif output is not None:
         write_report(output, entries[0].report)
+    if figures is not None:
+        write_figures(figures, entries)
     return [path for path in (output, figures) if path is not None]
 
 

@@ -13,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lkdn_jax.errors import InputError
+from lkdn_jax.evaluation.dataset import Report
 from lkdn_jax.files import atomic_write, check_folder
-
-Report = dict[str, Any]
 
 # Metric, heading, format; a report has those it has.
 _COLUMNS = (

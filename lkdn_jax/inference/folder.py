@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lkdn_jax.data.images import FORMATS, check_size
+from lkdn_jax.data.images import FORMATS, READ_FORMATS, check_size
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
@@ -217,7 +217,7 @@ def _resized(photo: Photo, size: Size) -> Photo:
 
 def _count_tiles(upscaler: Upscaler, path: Path) -> int:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=READ_FORMATS) as image:
             w, h = image.size
             alpha = image.has_transparency_data
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +37,13 @@ def find_jobs(
         InputError: An input that is not there or holds no image, an output that names
             no format, or two files that would be written to one.
     """
-    sources: dict[Path, Path] = {}  # and where it goes, relative to `output`
+    # A source by its absolute path: as it was given, and where it goes in `output`.
+    sources: dict[str, tuple[Path, Path]] = {}
     for name in inputs:
-        found = dict(_expand(name, output))
+        found = {
+            os.path.abspath(source): (source, goes)  # noqa: PTH100  a link is a name
+            for source, goes in _expand(name, output)
+        }
         if not found and not glob.has_magic(name) and not Path(name).exists():
             raise InputError(f"{name} does not exist: check the path")
         if not found:
@@ -49,7 +53,8 @@ def find_jobs(
             )
         sources |= found
     jobs, targets = [], {}
-    for source, relative in sources.items():
+    read = {_identity(source) for source, _ in sources.values()} - {None}
+    for source, relative in sources.values():
         target = output / (relative.with_suffix(suffix) if suffix else relative)
         other = targets.setdefault(target, source)
         if other != source:
@@ -62,26 +67,31 @@ def find_jobs(
                 f"{source}: its suffix is none of {', '.join(FORMATS)}; convert it or, "
                 "if it is such an image, give --format for the output"
             )
-        if target.exists() and target.samefile(source):
-            raise InputError(f"{source} would be overwritten; give another --output")
+        if _identity(target) in read:
+            raise InputError(
+                f"{target} is an input and would be overwritten; give another --output"
+            )
         jobs.append(Job(source, target))
     return jobs
 
 
 def passed_over(inputs: Sequence[str], output: Path) -> list[str]:
-    """Say how many files in the folders are no images by their suffix.
+    """Say how many files in the folders are no images, and which cannot be listed.
 
     Args:
         inputs: As for `find_jobs`.
         output: As for `find_jobs`.
 
     Returns:
-        A sentence for each folder with such files; hidden files do not count.
+        A sentence for each folder with files of other suffixes (hidden ones do not
+        count), and for each folder that cannot be listed.
     """
     notes = []
     for name in filter(os.path.isdir, inputs):
-        found = (file.suffix.lower() for file in _walk(Path(name), output))
-        others = [suffix for suffix in found if suffix not in FORMATS]
+        errors: list[OSError] = []
+        files = _walk(Path(name), output, errors.append)
+        others = [s for file in files if (s := file.suffix.lower()) not in FORMATS]
+        notes += [f"{e.filename}: passed over ({e.strerror})" for e in errors]
         if others:
             kinds = ", ".join(sorted({suffix or "no suffix" for suffix in others}))
             notes.append(
@@ -93,7 +103,7 @@ def passed_over(inputs: Sequence[str], output: Path) -> list[str]:
 
 def is_done(job: Job) -> bool:
     """Say whether the output is there, not empty, and no older than its input."""
-    if not job.target.is_file():
+    if not (job.target.is_file() and job.source.exists()):
         return False
     source, target = job.source.stat(), job.target.stat()
     return target.st_size > 0 and target.st_mtime >= source.st_mtime
@@ -104,14 +114,28 @@ def same_file(path: Path, other: Path) -> bool:
     return other.exists() and path.samefile(other)
 
 
-def _walk(path: Path, output: Path) -> Iterator[Path]:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what two names of one file share, None if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _walk(
+    path: Path, output: Path, failed: Callable[[OSError], None] | None = None
+) -> Iterator[Path]:
     """List the files below a folder, but nothing hidden, no output, no pipe."""
-    for folder, folders, files in os.walk(path):
+    for folder, folders, files in os.walk(path, onerror=failed, followlinks=True):
         inside = Path(folder)
+        above = {f.resolve() for f in (inside.absolute() / "_").parents}
         folders[:] = sorted(
             f
             for f in folders
-            if not f.startswith(".") and not same_file(inside / f, output)
+            if not f.startswith(".")
+            and not same_file(inside / f, output)
+            and (inside / f).resolve() not in above  # a link that leads back
         )
         for file in (inside / f for f in sorted(files) if not f.startswith(".")):
             # A link to nothing will be named; what cannot be looked at, too.

@@ -112,8 +112,9 @@ _TracedLKDB = nn.jit(LKDB)
 class LKDN(nn.Module):
     """Large kernel distillation network; the defaults are the paper's LKDN ×4.
 
-    Equal blocks are traced once, and jax keeps the trace (`nn.jit`): around
-    `nn.intercept_methods` with `apply`, call `jax.clear_caches()`.
+    Equal blocks are traced once, and jax keeps the trace (`nn.jit`). So call
+    `jax.clear_caches()` before an `apply` under `nn.intercept_methods`: a kept trace
+    shows the interceptor nothing of what is inside the blocks. And again after it.
 
     Attributes:
         scale: Upscaling factor s, at least 1.
@@ -132,7 +133,7 @@ class LKDN(nn.Module):
             float32. Parameters, the trunk that the blocks add to, LayerNorm and the
             upsampler stay float32 at least.
         remat: Compute the blocks again for the gradient rather than keep what is in
-            them: less memory for more time.
+            them: less memory for more time on accelerators, little less on CPU.
     """
 
     scale: int = 4

@@ -64,6 +64,8 @@ def depthwise_conv(
     for value, known in ((implementation or "lax", Implementation), (padding, Padding)):
         if value not in get_args(known):
             raise ValueError(f"{value!r}: use one of {', '.join(get_args(known))}")
+    if dilation < 1:
+        raise ValueError(f"dilation {dilation}: use 1 or more")
     if bias is None:
         bias = jnp.zeros(channels, x.dtype)
     pad = dilation * (k // 2) if padding == "SAME" else 0

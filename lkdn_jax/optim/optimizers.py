@@ -48,7 +48,8 @@ def create_optimizer(
         raise unknown_name("optimizer", name, BETAS)
     betas = BETAS[name] if betas is None else tuple(betas)
     count = len(BETAS[name])
-    if len(betas) != count or not all(0 <= b < 1 for b in betas):
+    numbers = all(isinstance(b, int | float) and 0 <= b < 1 for b in betas)
+    if len(betas) != count or not numbers:
         raise InputError(f"betas {betas}: {name} takes {count}, each 0 to below 1")
     if not 0 <= eps < inf:
         raise InputError(f"eps {eps}: use a small number, not negative")

@@ -114,8 +114,14 @@ def check_config(config: Config) -> None:
             f"data.hr_patch {data.hr_patch} must be a multiple of the scale "
             f"{config.model.scale} and at most data.tile {data.tile}"
         )
-    if not data.sources or not all(isinstance(name, str) for name in data.sources):
-        raise InputError(f"data.sources {data.sources} must be names, at least one")
+    spelling = "a folder 2023 is written ./2023"
+    if not data.sources or not _are_names(data.sources):
+        raise InputError(
+            f"data.sources {data.sources} must be names, at least one; {spelling}"
+        )
+    if not _are_names(config.validation.folders):
+        folders = config.validation.folders
+        raise InputError(f"validation.folders {folders} must be names; {spelling}")
     numbers = all(isinstance(weight, int | float) for weight in data.weights)
     if data.weights and not (
         numbers
@@ -161,6 +167,10 @@ def _check_ranges(config: Config) -> None:
         expected_params(create_model(config.model))
     except ValueError as error:
         raise InputError(f"model: {error}") from error
+
+
+def _are_names(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _field(config: Config, name: str) -> Any:

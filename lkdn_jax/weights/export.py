@@ -50,8 +50,9 @@ def export(
         What was done.
 
     Raises:
-        InputError: Unusable files, or a folded network that computes something else;
-            then nothing is written.
+        InputError: Unusable files, parameters that are not finite, a folded network
+            that computes something else, or that would replace `weights`; then nothing
+            is written.
     """
     model, params = load(weights)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):

@@ -132,7 +132,7 @@ def save(
     elif suffix == ".safetensors":
         content = safetensors.numpy.save(
             to_published(model, arrays) if names == "published" else _dotted(arrays),
-            {_FORMAT: json.dumps(architecture)},
+            {_FORMAT: json.dumps(architecture, default=int)},
         )
     else:
         raise InputError(

@@ -137,6 +137,17 @@ def test_sources_that_are_no_datasets(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_dataset_cut_where_a_record_begins(tmp_path):
+    photographs(tmp_path / "raw", 6, 96, 96)
+    prepare([tmp_path / "raw"], tmp_path / "x4", Options(4, 96), workers=1)
+    (records,) = (tmp_path / "x4").glob("*.array_record*")
+    content = records.read_bytes()
+    assert len(content) > 65536  # of a block
+    records.write_bytes(content[:65536])
+    with pytest.raises(InputError, match=r"x4 .*records are missing"):
+        open_tiles(str(tmp_path / "x4"), 4, 96)
+
+
 def test_a_full_disk_while_decoding(prepared, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

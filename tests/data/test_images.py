@@ -248,6 +248,7 @@ def test_huge_header_is_refused(tmp_path: Path) -> None:
         ("x.png", np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\]"),
         ("x.png", np.zeros((0, 4), np.uint8), "non-empty"),
         ("x.webp", np.zeros((2, 17000), np.uint8), "2x17000.*PNG"),
+        ("x.webp", np.zeros((1, 16384), np.uint8), "at most 16383 pixels a side"),
     ],
 )
 def test_unwritable_images_are_refused(

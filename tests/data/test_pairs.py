@@ -48,6 +48,13 @@ def test_side_by_side(tmp_path: Path, inside: str) -> None:
     assert found(folder)[0] == "Set5"
 
 
+def test_a_link_is_what_a_dataset_is_called(tmp_path: Path) -> None:
+    touch(tmp_path / "store" / "v2", "a_HR.png", "a_LR.png")
+    (tmp_path / "Set5").symlink_to("store/v2")
+    assert found(tmp_path / "Set5")[0] == "Set5"
+    assert found(tmp_path / "Set5" / ".." / "v2")[0] == "v2"
+
+
 def test_scales_mixed_in_one_folder(tmp_path: Path) -> None:
     for scale in (2, 4):
         touch(tmp_path, f"i_SRF_{scale}_HR.png", f"i_SRF_{scale}_LR.png")

@@ -246,6 +246,30 @@ def test_errors_name_the_file_in_the_zip(tmp_path):
         prepare([tmp_path / "a.zip"], tmp_path / "out", OPTIONS, workers=1)
 
 
+def test_takes_no_part_of_an_input_silently(tmp_path):
+    photographs(tmp_path / "raw")
+    photographs(tmp_path / "raw/2019/june", 2)
+    with pytest.raises(InputError, match=r"raw/2019 holds images too, .*of its own"):
+        prepare([tmp_path / "raw"], tmp_path / "out", OPTIONS, workers=1)
+    (tmp_path / "raw/2019").rename(tmp_path / "raw/.2019")
+    unfinished = tmp_path / "raw" / "x4.partial" / "tiles"
+    photographs(unfinished)
+    done = prepare([tmp_path / "raw"], tmp_path / "raw" / "x4", OPTIONS, workers=1)
+    assert done.photographs == 4
+
+    image = (tmp_path / "raw" / "000.png").read_bytes()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.mkdir("album.png")
+        archive.writestr("album.png/a.png", image)
+        archive.writestr("b.png", image)
+    done = prepare([tmp_path / "a.zip"], tmp_path / "of_zip", OPTIONS, workers=1)
+    assert done.photographs == 2
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        archive.writestr("b_LR.png", image)
+    with pytest.raises(InputError, match=r"a\.zip/b_LR\.png: an LR image, .*unpack"):
+        prepare([tmp_path / "a.zip"], tmp_path / "of_lr", OPTIONS, workers=1)
+
+
 def test_workers_must_be_some(tmp_path):
     photographs(tmp_path / "raw", 1)
     with pytest.raises(InputError, match="workers 0 must be at least 1"):

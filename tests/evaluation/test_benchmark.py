@@ -159,8 +159,14 @@ def test_says_what_a_foreign_interpolation_costs(tmp_path, weights, photographs)
     )
 
 
-def test_never_saves_over_an_input(tmp_path, weights, photographs):
+@pytest.mark.parametrize("linked", [False, True])
+def test_never_saves_over_an_input(tmp_path, weights, photographs, linked):
     before = {file: file.read_bytes() for file in photographs.iterdir()}
+    if linked:  # the images are elsewhere
+        originals = photographs.rename(tmp_path / "originals")
+        photographs.mkdir()
+        for file in originals.iterdir():
+            (photographs / file.name).symlink_to(file)
     with pytest.raises(
         InputError, match=r"--save_images would write .*a\.png twice or"
     ):

@@ -23,10 +23,12 @@ from lkdn_jax.evaluation.html import render, write_figures, write_html
 NAMES = [f"{'long_' * 12}{i} <&>.png" for i in range(5)]
 
 
-def entry(name="LKDN_x4", psnr=32.0, dataset="Set5", lr_files=0, foreign=0):
+def entry(
+    name="LKDN_x4", psnr=32.0, dataset="Set5", lr_files=0, foreign=0, images=NAMES
+):
     rng = np.random.default_rng(0)
     gallery = Gallery(4)
-    for i, image in enumerate(NAMES):
+    for i, image in enumerate(images):
         hr = rng.integers(0, 256, (160, 200, 3), np.uint8)
         noise = rng.integers(0, 2 + 4 * i, hr.shape)
         sr = (hr.astype(int) + noise).clip(0, 255).astype(np.uint8)
@@ -43,7 +45,7 @@ def entry(name="LKDN_x4", psnr=32.0, dataset="Set5", lr_files=0, foreign=0):
         "datasets": {
             dataset: {
                 "mean": row,
-                "images": dict.fromkeys(NAMES, row),
+                "images": dict.fromkeys(images, row),
                 "lr_files": lr_files,
                 "foreign_lr_files": foreign,
                 "notes": ["a note"],
@@ -169,6 +171,14 @@ def test_writes_figures(tmp_path):
     assert [file.name.split("_")[3] for file in files] == ["best", "median", "worst"]
     with Image.open(files[0]) as image:
         assert image.size == (4 * 3 * CROP + 3 * 8, 3 * CROP + 32)
+
+
+def test_figures_of_one_image_with_a_very_long_name(tmp_path):
+    alone = entry(images=["写" * 80 + ".png"])
+    assert list(alone.gallery.chosen("Set5").values()) == ["only"]
+    write_figures(tmp_path / "figures", [alone])
+    (file,) = (tmp_path / "figures").iterdir()
+    assert file.name == f"LKDN_x4_Set5_only_{'写' * 50}.png"
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
+import io
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -143,11 +145,87 @@ def test_sizes_other_than_the_networks(tmp_path, weights, rule, size, deep):
     colour = colour if deep else (colour // 257).astype(np.uint8)
     write_photo(tmp_path / "a.png", Photo(colour, colour[..., 0]))
     jobs = find_jobs([str(tmp_path / "a.png")], tmp_path / "out")
-    assert upscale_files(Upscaler(weights), jobs, resize=rule).failures == []
+    upscaler = Upscaler(weights)
+    assert upscale_files(upscaler, jobs, resize=rule).failures == []
     photo = read_photo(tmp_path / "out" / "a.png")
+    for resized, whole in (
+        (photo.pixels[..., 1], upscaler(colour)[..., 1]),
+        (photo.alpha, upscaler(colour[..., 0])),
+    ):
+        exact = Image.fromarray(whole.astype(np.float32) if deep else whole)
+        exact = np.asarray(exact.resize(size, Image.Resampling.LANCZOS), np.float32)
+        assert np.abs(resized - exact.clip(0, np.iinfo(colour.dtype).max)).max() <= 1
     assert photo.pixels.shape[1::-1] == size
     assert photo.alpha.shape[::-1] == size
     assert photo.pixels.dtype == colour.dtype
+
+
+def test_never_writes_over_an_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(Path("photos/a.png"))
+    save(Path("photos/photos/a.png"), 12)
+    with pytest.raises(InputError, match=r"^photos/a\.png is an input and would be"):
+        find_jobs(["photos"], Path())
+    Path("linked").mkdir()
+    Path("linked/a.png").symlink_to("../photos/a.png")
+    with pytest.raises(InputError, match=r"^linked/a\.png is an input and would be"):
+        find_jobs(["photos/a.png"], Path("linked"))
+
+
+def test_one_file_given_twice_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = save(Path("in/a.png"))
+    (job,) = find_jobs(["in", str(path.absolute()), "in/../in/*.png"], Path("out"))
+    assert job.target == Path("out/a.png")
+
+
+def test_follows_links_to_folders_but_not_in_circles(tmp_path):
+    save(tmp_path / "in/a.png")
+    save(tmp_path / "elsewhere/b.png")
+    (tmp_path / "in/album").symlink_to("../elsewhere")
+    (tmp_path / "in/here").symlink_to(".")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")
+    (tmp_path / "elsewhere/up").symlink_to(tmp_path)
+    jobs = find_jobs([str(tmp_path / "in")], tmp_path / "out")
+    assert [job.target for job in jobs] == [
+        tmp_path / "out/a.png",
+        tmp_path / "out/album/b.png",
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
+def test_says_which_folder_cannot_be_listed():
+    nobody = os.geteuid() or 65534
+    with tempfile.TemporaryDirectory() as root:  # tmp_path is closed to others
+        Path(root).chmod(0o755)
+        save(Path(root, "in/a.png"))
+        save(Path(root, "in/locked/b.png")).parent.chmod(0)
+        me = os.geteuid()
+        os.seteuid(nobody)  # root may list everything
+        try:
+            notes = passed_over([f"{root}/in"], Path(root, "out"))
+            jobs = find_jobs([f"{root}/in"], Path(root, "out"))
+        finally:
+            os.seteuid(me)
+            Path(root, "in/locked").chmod(0o755)
+    assert notes == [f"{root}/in/locked: passed over (Permission denied)"]
+    assert [job.source.name for job in jobs] == ["a.png"]
+
+
+def test_a_link_to_nothing_and_a_damaged_image_of_another_kind(tmp_path, weights):
+    save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").symlink_to("nothing")
+    stream = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(stream, "AVIF")
+    damaged = bytearray(stream.getvalue())
+    damaged[damaged.index(b"pitm") + 9] ^= 0xFF  # the number of the image in it
+    (tmp_path / "in" / "c.jpg").write_bytes(damaged)
+    save(tmp_path / "out" / "b.png")  # when it led somewhere
+    jobs = find_jobs([str(tmp_path / "in")], tmp_path / "out")
+    summary = upscale_files(Upscaler(weights), jobs)
+    assert (summary.done, len(summary.failures)) == (1, 2)
+    assert "b.png does not exist" in summary.failures[0]
+    assert "c.jpg cannot be read" in summary.failures[1]
 
 
 def test_killed_in_the_middle_it_leaves_whole_files_and_goes_on(tmp_path, weights):

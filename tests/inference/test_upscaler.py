@@ -132,6 +132,18 @@ def test_keeps_dtype_and_channels(weights, dtype, shape):
     assert sr.dtype == dtype
 
 
+def test_grey_and_alpha_are_upscaled_as_colours_are(weights):
+    upscaler, lr = Upscaler(weights), image(20, 17, 4, dtype=np.float32)
+    grey = upscaler(lr[..., 0])
+    of_colour = upscaler(lr[..., :1].repeat(3, axis=-1)).mean(axis=-1)
+    np.testing.assert_allclose(grey, of_colour, atol=1e-6)
+    np.testing.assert_allclose(upscaler(lr[..., :2])[..., 0], grey, atol=1e-6)
+    with_alpha = upscaler(lr)
+    np.testing.assert_allclose(with_alpha[..., :3], upscaler(lr[..., :3]), atol=1e-6)
+    of_alpha = upscaler(lr[..., 3]).clip(0, 1)
+    np.testing.assert_allclose(with_alpha[..., 3].clip(0, 1), of_alpha, atol=1e-6)
+
+
 def test_integers_are_the_rounded_floats(weights):
     upscaler, lr = Upscaler(weights), image(20, 17, 3)
     exact = upscaler(lr / np.float32(255))

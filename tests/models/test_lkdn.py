@@ -131,8 +131,7 @@ def test_jit_vmap_and_grad(init):
 
     rng = np.random.default_rng(2)
     weight = jnp.asarray(rng.normal(size=eager.shape), jnp.float32)
-    # Finite differences need float64, and Flax's LayerNorm then mixes dtypes.
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    with jax.enable_x64(True):  # finite differences need it
         variables, lr, weight = jax.tree.map(
             lambda leaf: jnp.asarray(leaf, jnp.float64), (variables, lr, weight)
         )

@@ -213,3 +213,6 @@ def test_refuses_other_arguments():
         depthwise_conv(x, kernel, implementation="winograd")
     with pytest.raises(ValueError, match="'FULL': use one of SAME, VALID"):
         depthwise_conv(x, kernel, padding="FULL")
+    for dilation in (0, -1):
+        with pytest.raises(ValueError, match=f"dilation {dilation}: use 1 or more"):
+            depthwise_conv(x, kernel, dilation=dilation)

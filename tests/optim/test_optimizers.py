@@ -88,6 +88,7 @@ def test_unknown_name(name, hint):
     [
         ({"betas": (0.9, 0.99)}, r"betas \(0.9, 0.99\): adan takes 3"),
         ({"betas": (0.9, 0.99, 1.0)}, "betas"),
+        ({"betas": ("(0.9", 0.99, 0.9)}, "betas .*adan takes 3, each 0 to below 1"),
         ({"eps": -1.0}, "eps -1.0"),
         ({"weight_decay": -0.1}, "weight_decay -0.1"),
         ({"weight_decay": float("nan")}, "weight_decay nan"),

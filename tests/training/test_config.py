@@ -158,6 +158,7 @@ def test_an_override_may_be_meant_as_an_option_of_the_command(configs):
         ("--model.upsampler=x", "unknown 'x'"),
         ("--data.sources=", "must be names, at least one"),
         ("--data.sources=2024", "must be names, at least one"),
+        ("--validation.folders=2024", "(2024,) must be names; a folder 2023 is"),
         ("--optimizer.accumulate=7", "try 63"),
         ("--data.weights=a", "none below 0, not all 0"),
         ("--data.weights=-1", "none below 0, not all 0"),

@@ -5,7 +5,7 @@ import optax
 import pytest
 
 from lkdn_jax import LKDN, lkdn_s
-from lkdn_jax.models.lkdn import draw_params
+from lkdn_jax.models.lkdn import draw_params, expected_params
 from lkdn_jax.optim.adan import adan
 from lkdn_jax.training.state import create_state
 from lkdn_jax.training.step import make_train_step, make_train_steps
@@ -121,6 +121,18 @@ def test_metrics_and_average_are_what_they_say():
         strict=True,
     ):
         np.testing.assert_allclose(ema, 0.75 * old + 0.25 * new, atol=1e-7)
+
+
+def test_remat_keeps_less_for_the_gradient():
+    def kept(model):
+        def residuals(params):
+            lr = jnp.ones((1, 16, 16, 3))
+            return jax.vjp(lambda p: model.apply({"params": p}, lr), params)
+
+        kept = jax.eval_shape(residuals, expected_params(model))[1]
+        return sum(leaf.size for leaf in jax.tree.leaves(kept))
+
+    assert kept(MODEL.clone(remat=True)) < 0.4 * kept(MODEL)
 
 
 def test_remat_and_bf16_change_speed_not_parameters_dtype():

@@ -18,6 +18,9 @@ MODELS = {
         scale=1, features=9, num_blocks=1, distilled=2, attention_features=5,
         upsampler="rep",
     ),
+    "sizes by numpy": LKDN(
+        scale=np.int64(2), features=np.int32(8), num_blocks=np.uint8(2)
+    ),
 }  # fmt: skip
 PUBLISHED = ["LKDN_x2", "LKDN_x3", "LKDN_x4", "LKDN-S_x4", "LKDN-S_del_rep_x4"]
 
@@ -67,6 +70,36 @@ def test_round_trips_of_published_weights(tmp_path, reference, name):
     assert set(arrays) == set(state)
     for key, array in state.items():
         np.testing.assert_array_equal(arrays[key], array)
+
+
+def test_half_precision_becomes_float32(tmp_path, init):
+    model, params = MODELS["LKDN"], init(MODELS["LKDN"])["params"]
+    state = {
+        name: array.astype(np.float16)
+        for name, array in to_published(model, params).items()
+    }
+    safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
+    loaded, others = lkdn_jax.load(tmp_path / "a.safetensors")
+    assert loaded == model
+    rounded = jax.tree.map(lambda leaf: np.float32(np.float16(leaf)), params)
+    assert_equal(others, rounded)
+    assert {leaf.dtype for leaf in jax.tree.leaves(others)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("fea_conv.pw.weight", (8, 9, 1, 1), "its first convolution takes 9 channels"),
+        ("upsampler.0.weight", (28, 8, 3, 3), "an upsampler of 28 channels: expected"),
+    ],
+)
+def test_networks_of_other_shapes(tmp_path, init, write_pth, name, shape, message):
+    model, params = MODELS["LKDN"], init(MODELS["LKDN"])["params"]
+    state = to_published(model, params)
+    assert name in state
+    write_pth(tmp_path / "a.pth", state | {name: np.zeros(shape, np.float32)})
+    with pytest.raises(InputError, match=message):
+        lkdn_jax.load(tmp_path / "a.pth")
 
 
 def test_published_safetensors_without_metadata(tmp_path, init):
@@ -176,6 +209,8 @@ def test_names_that_cannot_be_read_or_written(tmp_path, init):
     for name, names in (("a.pth", "ours"), ("a.msgpack", "published")):
         with pytest.raises(InputError, match=r"saved as \.msgpack or"):
             lkdn_jax.save(tmp_path / name, model, params, names=names)
+    with pytest.raises(InputError, match="names 'pytorch': must be one of ours, publ"):
+        lkdn_jax.save(tmp_path / "a.safetensors", model, params, names="pytorch")
     with pytest.raises(InputError, match="do not fit the network"):
         lkdn_jax.save(tmp_path / "a.msgpack", lkdn_s(), params)
     assert jax.tree.leaves(params)[0].dtype == jnp.float32

@@ -85,8 +85,10 @@ def pickled(*, storage="FloatStorage", offset, shape, strides, nested=False):
 TEN = np.arange(10, dtype="<f4")
 
 
-def write_raw(path, data, elements=TEN, **options):
+def write_raw(path, data, elements=TEN, byteorder=None, **options):
     with zipfile.ZipFile(path, "w", **options) as archive:
+        if byteorder:
+            archive.writestr("archive/byteorder", byteorder)
         archive.writestr("archive/data.pkl", data)
         archive.writestr("archive/data/0", elements.tobytes())
 
@@ -142,6 +144,18 @@ def test_refuses_other_storages(tmp_path):
     write_raw(tmp_path / "b.pth", data.replace(b"ctorch\nFloatStorage\n", b"S'f4'\n"))
     with pytest.raises(InputError, match="only float tensors are read"):
         read_pth(tmp_path / "b.pth")
+
+
+def test_refuses_another_byte_order_and_storages_of_another_size(tmp_path):
+    data = pickled(offset=0, shape=(10,), strides=(1,))
+    write_raw(tmp_path / "a.pth", data, TEN, "little")
+    np.testing.assert_array_equal(read_pth(tmp_path / "a.pth")["a"], TEN)
+    write_raw(tmp_path / "b.pth", data, TEN.astype(">f4"), "big")
+    with pytest.raises(InputError, match="big-endian tensors"):
+        read_pth(tmp_path / "b.pth")
+    write_raw(tmp_path / "c.pth", data, TEN[:9])
+    with pytest.raises(InputError, match="storage 0 has 9 of 10 elements"):
+        read_pth(tmp_path / "c.pth")
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.5, 0.9, 0.999])
