@@ -2,10 +2,11 @@
 
     python benchmarks/inference.py [--network LKDN] [--output results.json]
 
-Peers: PyTorch (eager, channels_last, torch.compile; on a GPU each also with TF32 and
-with bf16 autocast), and on CPU ONNX Runtime and OpenVINO. Those not installed are
-listed. All compute the same function of the same random parameters, which is checked
-before anything is timed.
+Peers: PyTorch (eager, channels_last, torch.compile; on a GPU also as a CUDA graph, and
+each also with TF32 and in bf16, by autocast or with weights in bf16), and on CPU ONNX
+Runtime and OpenVINO. Those not installed and those that do not run are listed. All
+compute the same function of the same random parameters, which is checked before
+anything is timed.
 """
 
 # Peers need not be installed.
@@ -91,18 +92,23 @@ def torch_ways(
     """PyTorch, eager, channels_last and compiled, in the precisions of the device."""
     import torch
 
-    from benchmarks.torch_peer import torch_network
+    from benchmarks.torch_peer import compile_network, torch_network
 
     cuda = torch.cuda.is_available() and jax.default_backend() == "gpu"
     device = "cuda" if cuda else "cpu"
+    torch.backends.cudnn.benchmark = True  # XLA chooses the fastest, too
+    layout = {"memory_format": torch.channels_last}
     nchw = torch.tensor(lr.transpose(0, 3, 1, 2)).to(device)
+    last = nchw.contiguous(**layout)
 
-    def way(module: Any, x: Any, precision: str) -> Upscale:
+    def way(module: Any, x: Any, precision: str, *, autocast: bool = True) -> Upscale:
+        half = autocast and precision == "bf16"
+
         def upscale() -> Any:
             torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
             torch.backends.cudnn.allow_tf32 = precision == "tf32"
-            half = torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
-            with torch.inference_mode(), half:
+            casts = torch.autocast(device, torch.bfloat16, enabled=half)
+            with torch.inference_mode(), casts:
                 y = module(x)
             if cuda:
                 torch.cuda.synchronize()
@@ -110,21 +116,26 @@ def torch_ways(
 
         return upscale
 
-    def network(**layout: Any) -> Any:
-        return torch_network(model, to_published(model, params)).to(device, **layout)
+    def network(**options: Any) -> Any:
+        return torch_network(model, to_published(model, params)).to(device, **options)
 
-    layout = {"memory_format": torch.channels_last}
     ways = {}
-    last = nchw.contiguous(**layout)
     for precision in precisions if cuda else ["float32"]:
         name = f"torch {precision}"
         ways[name] = way(network(), nchw, precision)
         ways[f"{name} channels_last"] = way(network(**layout), last, precision)
-        compiled = torch.compile(network(), dynamic=False)
-        ways[f"{name} compiled"] = way(compiled, nchw, precision)
-        if cuda:
-            compiled = torch.compile(network(**layout), dynamic=False)
-            ways[f"{name} compiled channels_last"] = way(compiled, last, precision)
+        ways[f"{name} compiled"] = way(compile_network(network()), nchw, precision)
+        if not cuda:
+            continue
+        kinds = {f"{name} compiled channels_last": ({}, layout, last)}
+        if precision == "bf16":  # without the casts that autocast makes at every call
+            half = {"dtype": torch.bfloat16}
+            kinds[f"{name} weights"] = (half, layout, last.bfloat16())
+        for kind, (dtype, where, x) in kinds.items():
+            for graphs in (False, True):
+                compiled = compile_network(network(**dtype, **where), graphs=graphs)
+                name = f"{kind} graph" if graphs else kind
+                ways[name] = way(compiled, x, precision, autocast=not dtype)
     return ways
 
 
@@ -160,14 +171,20 @@ def onnx_ways(
     return ways
 
 
-def check(ways: dict[str, Upscale]) -> None:
-    """Compare what the ways compute with ours in float32."""
+def check(ways: dict[str, Upscale]) -> dict[str, Upscale]:
+    """Compare what the ways compute with ours in float32; returns those that run."""
     reference = _image(ways["ours float32"]())
+    working = {}
     for name, upscale in ways.items():
-        difference = np.abs(_image(upscale()) - reference).max()
-        print(f"{name:34} differs from ours by {difference:.1e} at most")
+        sr = timing.first_run(name, upscale)
+        if sr is None:
+            continue
+        working[name] = upscale
+        difference = np.abs(_image(sr) - reference).max()
+        print(f"{name:44}differs from ours by {difference:.1e} at most")
         if not difference <= (3e-2 if timing.is_reduced(name) else 2e-5):
             raise InputError(f"{name}: another function; nothing is timed")
+    return working
 
 
 def _image(y: Any) -> np.ndarray:
@@ -193,7 +210,7 @@ def measure(model: LKDN, size: tuple[int, int, int], flags: Any) -> dict[str, An
         ways |= torch_ways(folded_model(model), params, lr, precisions)
         if jax.default_backend() == "cpu" and "onnxscript" not in absent:
             ways |= onnx_ways(folded_model(model), params, lr, absent)
-    check(ways)
+    ways = check(ways)
     for name, other in NETWORKS.items() if flags.others else ():
         if name != flags.network:
             other = folded_model(other)

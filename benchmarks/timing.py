@@ -66,14 +66,25 @@ def interleave(ways: Mapping[str, Run], rounds: int) -> dict[str, dict[str, Any]
     return result
 
 
+def first_run(name: str, run: Run) -> Any:
+    """Run a way of a peer's for the first time; None if it fails, which is printed."""
+    try:
+        return run()
+    except Exception as error:
+        if name.startswith("ours"):
+            raise
+        print(f"{name} does not run: {' '.join(str(error).split())[:300]}")
+        return None
+
+
 def print_table(title: str, result: Mapping[str, Mapping[str, Any]]) -> None:
     """Print what `interleave` returned."""
     first = next(iter(result))
-    print(f"\n{title}\n{'':34}{'ms':>9}  time ÷ {first}'s (quartiles)")
+    print(f"\n{title}\n{'':44}{'ms':>9}  time ÷ {first}'s (quartiles)")
     for name, row in result.items():
         low, high = row["spread"]
         print(
-            f"{name:34}{row['seconds'] * 1e3:9.2f}  {row['ratio']:6.3f} "
+            f"{name:44}{row['seconds'] * 1e3:9.2f}  {row['ratio']:6.3f} "
             f"({low:.3f} … {high:.3f})"
         )
 

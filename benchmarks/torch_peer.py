@@ -3,12 +3,31 @@
 # ruff: noqa: D102
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 
 from lkdn_jax.models.lkdn import INPUT_COPIES, LKDN
+
+
+def compile_network(network: nn.Module, *, graphs: bool = False) -> Any:
+    """Compile a network for inputs of one shape.
+
+    Args:
+        network: Of `torch_network`.
+        graphs: On a GPU, replay the kernels as one CUDA graph.
+
+    Returns:
+        The compiled network.
+    """
+    # One compilation a way; beyond its limit PyTorch would silently run eagerly.
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    mode = "reduce-overhead" if graphs else None
+    return torch.compile(network, dynamic=False, mode=mode)
 
 
 def torch_network(model: LKDN, state: Mapping[str, np.ndarray]) -> nn.Module:
