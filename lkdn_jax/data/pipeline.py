@@ -139,5 +139,12 @@ def _iterate(dataset: Any) -> Generator[Batch]:
     iterator = iter(dataset)
     try:
         yield from iterator
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):
+            raise
+        raise InputError(
+            "a data worker was killed, most often for want of memory: run the same "
+            "again with fewer data.workers"
+        ) from error
     finally:
         iterator.close()

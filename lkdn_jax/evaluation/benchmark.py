@@ -97,7 +97,7 @@ def evaluate_network(
     if isinstance(folders, str | Path):
         folders = [folders]
     datasets = [find_pairs(folder, model.scale) for folder in folders]
-    _check_names(datasets, options)
+    check_names(datasets, options)
     pairs = [pair for dataset in datasets for pair in dataset.pairs]
     progress("reading", 0, len(pairs))
     sizes = lr_sizes(pairs, model.scale, options.lr_mode)
@@ -151,7 +151,16 @@ def lr_sizes(
     return sizes
 
 
-def _check_names(datasets: Sequence[Dataset], options: Options) -> None:
+def check_names(datasets: Sequence[Dataset], options: Options) -> None:
+    """Check that datasets can be told apart, and images saved beside them.
+
+    Args:
+        datasets: What will be evaluated.
+        options: How.
+
+    Raises:
+        InputError: Two datasets of one name, or images to save over the inputs.
+    """
     names = [dataset.name for dataset in datasets]
     if len(set(names)) < len(names):
         raise InputError(

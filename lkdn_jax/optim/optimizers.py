@@ -71,9 +71,25 @@ def create_optimizer(
                 learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask
             )
         )
-    if max_grad_norm is None:
-        return tx
-    return optax.chain(optax.clip_by_global_norm(max_grad_norm), tx)
+    return tx if max_grad_norm is None else _clipped(tx, max_grad_norm)
+
+
+def _clipped(
+    tx: optax.GradientTransformationExtraArgs, max_norm: float
+) -> optax.GradientTransformationExtraArgs:
+    # No chain: its state would be another, and a run may begin to clip when resumed.
+    clip = optax.clip_by_global_norm(max_norm)
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        shortened, _ = clip.update(updates, optax.EmptyState(), params)
+        return tx.update(shortened, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 def _standard_promotion(

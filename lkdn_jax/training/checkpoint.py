@@ -19,6 +19,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 
 from lkdn_jax.errors import InputError
+from lkdn_jax.models.memory import is_out_of_memory
 from lkdn_jax.training.state import TrainState
 
 
@@ -99,7 +100,7 @@ class Checkpoints:
             The state, or None where there is no checkpoint.
 
         Raises:
-            InputError: The checkpoint is of another network or optimizer.
+            InputError: The checkpoint is damaged, or of another network or optimizer.
         """
         step = self._manager.latest_step()
         if step is None:
@@ -108,11 +109,13 @@ class Checkpoints:
             restored: Any = self._manager.restore(
                 step, args=ocp.args.StandardRestore(like)
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # of what is damaged, Orbax says so in any way
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{self._folder}: checkpoint {step} is damaged, or of another network "
                 "or optimizer than the config; use its config or another --workdir, or "
-                f"delete {step} to resume from the one before"
+                f"if it is damaged move {step} away to resume from the one before"
             ) from error
         return restored
 

@@ -13,6 +13,8 @@ from lkdn_jax.training.writer import write_curves
 from lkdn_jax.weights.export import export
 from lkdn_jax.weights.files import save
 
+UPSCALED = "upscaled"  # folder of a run for the validation images it upscaled
+
 
 def finish(
     model: LKDN,
@@ -32,16 +34,17 @@ def finish(
         log: Where lines for the user go.
 
     Raises:
-        InputError: A file that cannot be written.
+        InputError: A file that cannot be written, or a network that diverged so far
+            that folding changes what it computes.
     """
     path, folded = workdir / "model.msgpack", workdir / "model_folded.msgpack"
     save(path, model, params)
-    export(path, folded)
     write_curves(workdir, workdir / "curves.png")
+    export(path, folded)
     log(f"wrote {path}, {folded.name} and curves.png")
     if not folders:
         return
-    options = Options(save_images=workdir / "upscaled")
+    options = Options(save_images=workdir / UPSCALED)
     report = evaluate_file(folded, folders, options=options)
     for suffix in ("json", "md"):
         write_report(workdir / f"report.{suffix}", report)

@@ -4,6 +4,7 @@ A configuration enters, and is taken apart here; a folder with checkpoints, metr
 the trained network and its report leaves.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -31,6 +32,7 @@ from lkdn_jax.training.setup import (
     create_feed,
     create_model,
     create_tx,
+    hold,
     initial_params,
     steps_per_dispatch,
     write_config,
@@ -68,9 +70,19 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> bool:
     """
     check_config(config)
     changes = check_workdir(config, workdir)
+    with contextlib.ExitStack() as stack:
+        on_first_process(lambda: stack.enter_context(hold(workdir)))
+        return _train_and_evaluate(config, workdir, changes, log)
+
+
+def _train_and_evaluate(
+    config: Config, workdir: Path, changes: list[str], log: Log
+) -> bool:
     primary = jax.process_index() == 0
     if not primary:
         log = _ignore
+    for change in changes:
+        log(f"note: {change}")
     model, mesh = create_model(config.model), make_mesh()
     schedule = create_schedule(
         learning_rate=config.optimizer.learning_rate,
@@ -78,8 +90,6 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> bool:
         **config.schedule,
     )
     tx = create_tx(config.optimizer, schedule)
-    with progress_bar() as progress, _advice(config):
-        feed = create_feed(config, mesh, progress)
     validation, folders = None, config.validation.folders
     if folders:
         validation = on_first_process(lambda: Validation(model, folders, workdir))
@@ -92,8 +102,8 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> bool:
             state = replicate(mesh, state)
         else:
             log(f"resumed from {checkpoints.last()}")
-        for change in changes:
-            log(f"note: {change}")
+        with progress_bar() as progress, _advice(config):
+            feed = create_feed(config, mesh, progress)
         devices = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
         if (done := int(state.step)) < config.steps:
             log(f"training to step {config.steps} on {devices}; compiling first")
@@ -183,7 +193,7 @@ class _Run:
         ):
             for length in lengths:
                 start = time.perf_counter()
-                batch = next(samples)
+                batch = self.next_batch(samples, done, state, pending)
                 self.window.waited += time.perf_counter() - start
                 state, metrics = self.steps(state, self.feed.dataset, batch)
                 # The metrics of the dispatch before this one: the device never waits.
@@ -201,6 +211,23 @@ class _Run:
                 if stopped:
                     break
         return state, stopped
+
+    def next_batch(
+        self,
+        samples: Iterator[Any],
+        done: int,
+        state: TrainState,
+        pending: tuple[int, Any] | None,
+    ) -> Any:
+        """Return the next batch; if there can be none, the state is saved first."""
+        try:
+            return next(samples)
+        except InputError:
+            if jax.process_count() == 1:  # several must save together
+                self.collect(pending)
+                self.keep(done, state, validate=False)
+                self.checkpoints.wait()
+            raise
 
     def collect(self, pending: tuple[int, Any] | None) -> None:
         """Fetch and check the metrics of a dispatch; write a row if one is due."""

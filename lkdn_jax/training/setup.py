@@ -1,8 +1,10 @@
 """From a configuration to the parts of a run; what does not fit is refused here."""
 
+import contextlib
+import fcntl
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,30 @@ def check_workdir(config: Config, workdir: Path) -> list[str]:
             )
         lines.append(f"{name} was {old.get(name)}, is now {value}")
     return lines
+
+
+@contextlib.contextmanager
+def hold(workdir: Path) -> Iterator[None]:
+    """Keep others from training in a folder; ends with the process at the latest.
+
+    Args:
+        workdir: The folder; made if it is not there.
+
+    Raises:
+        InputError: Another process trains there.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{workdir}: another process trains there; wait for its end or choose "
+                "another --workdir"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def write_config(config: Config, workdir: Path) -> None:

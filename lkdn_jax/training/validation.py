@@ -13,11 +13,12 @@ from lkdn_jax.data.bicubic import upscale
 from lkdn_jax.data.images import write_image
 from lkdn_jax.data.pairs import find_pairs, load_pair
 from lkdn_jax.data.photographs import PHOTOGRAPHS_HELD_OUT, load_photograph
-from lkdn_jax.evaluation.benchmark import lr_sizes
+from lkdn_jax.evaluation.benchmark import check_names, lr_sizes
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler
-from lkdn_jax.evaluation.dataset import evaluate_dataset, super_resolve
+from lkdn_jax.evaluation.dataset import Options, evaluate_dataset, super_resolve
 from lkdn_jax.evaluation.figures import enlarge, side_by_side
 from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.training.finish import UPSCALED
 from lkdn_jax.training.writer import read_metrics
 from lkdn_jax.weights.files import save
 
@@ -42,11 +43,13 @@ class Validation:
                 the best network, as `model_best.msgpack`.
 
         Raises:
-            InputError: An image that cannot be used.
+            InputError: An image that cannot be used, two folders of one name, or one
+                where the run will write.
         """
         self._model = model
         self.folders = [_folder(name, workdir / "validation") for name in names]
         self._datasets = [find_pairs(folder, model.scale) for folder in self.folders]
+        check_names(self._datasets, Options(save_images=workdir / UPSCALED))
         pairs = [pair for dataset in self._datasets for pair in dataset.pairs]
         self._sizes = lr_sizes(pairs, model.scale)
         self._upscaler: BucketedUpscaler | None = None

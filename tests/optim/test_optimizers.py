@@ -56,6 +56,18 @@ def test_clips_the_global_norm(name):
 
 
 @pytest.mark.parametrize("name", ["adan", "adam"])
+def test_a_run_may_begin_to_clip(name):
+    params = jnp.zeros(4)
+    clipping, other = (
+        create_optimizer(name, 0.1, max_grad_norm=1.0),
+        (create_optimizer(name, 0.1)),
+    )
+    states = (clipping.init(params), other.init(params))
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+    clipping.update(jnp.ones(4), states[1], params)
+
+
+@pytest.mark.parametrize("name", ["adan", "adam"])
 def test_takes_schedules_and_masks(name):
     schedule = create_schedule("step", 0.1, steps=6, boundaries=[1], decay=1e-6)
     tx = create_optimizer(

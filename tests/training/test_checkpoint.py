@@ -55,3 +55,28 @@ def test_restores_what_was_saved(tmp_path, state):
     with pytest.raises(InputError, match="of another network or optimizer"):
         checkpoints.restore(shapes_of(other))
     checkpoints.close()
+
+
+@pytest.mark.parametrize("damage", ["emptied", "zeroed", "removed"])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, state, damage):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder)
+    for step in (1, 2):
+        checkpoints.save(state.replace(step=np.int32(step)))
+    checkpoints.wait()
+    files = list((folder / "2" / "default").rglob("d/*"))
+    assert files
+    for file in files:
+        size = file.stat().st_size
+        file.unlink()
+        if damage != "removed":
+            file.write_bytes(bytes(size if damage == "zeroed" else 0))
+    with pytest.raises(InputError, match=r"checkpoint 2 is damaged, .*move 2 away"):
+        checkpoints.restore(shapes_of(state))
+    checkpoints.close()
+    (folder / "2").rename(tmp_path / "2")
+    checkpoints = Checkpoints(folder)
+    restored = checkpoints.restore(shapes_of(state))
+    checkpoints.close()
+    assert restored is not None
+    assert int(restored.step) == 1

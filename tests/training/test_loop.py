@@ -1,6 +1,7 @@
 """The loop as a user runs it: stopped, killed, on several devices."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from unittest.mock import Mock
 
+import jax
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -23,6 +25,7 @@ from lkdn_jax.data.images import write_image
 from lkdn_jax.training import loop
 from lkdn_jax.training.config import load_config
 from lkdn_jax.training.loop import train_and_evaluate
+from lkdn_jax.training.setup import hold
 
 ROOT = Path(__file__).parents[2]
 TINY = Path(__file__).with_name("tiny_config.py")
@@ -119,6 +122,10 @@ def test_leaves_everything_a_run_should(whole):
     assert {p.name for p in (whole / "upscaled" / "photographs").iterdir()} == {
         "chelsea.png", "coffee.png", "rocket.png",
     }  # fmt: skip
+    best, params = lkdn_jax.load(whole / "model_best.msgpack")
+    assert best == model
+    _, last = lkdn_jax.load(whole / "model.msgpack")  # of the one validation, the same
+    jax.tree.map(np.testing.assert_array_equal, params, last)
     with Image.open(whole / "curves.png") as picture:
         assert picture.size == (1000, 400)
     # The last two, and none of the others: step 12 is the best, too.
@@ -150,8 +157,6 @@ def assert_close(workdir, other, tolerance):
 
 
 def leaves(workdir):
-    import jax
-
     return jax.tree.leaves(lkdn_jax.load(workdir / "model.msgpack")[1])
 
 
@@ -281,6 +286,42 @@ def test_a_loss_that_is_not_finite(environment, whole, tmp_path):
     assert "not finite at step 12" in error
     assert f"last good checkpoint: {good / 'checkpoints' / '12'}" in error
     assert steps_saved(good) == before
+
+
+def test_one_process_a_workdir(tmp_path):
+    with hold(tmp_path), pytest.raises(InputError, match="another process trains ther"):
+        train_and_evaluate(load_config(TINY), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+    with hold(tmp_path):  # it is free again
+        pass
+
+
+def test_a_killed_data_worker_loses_no_step(tmp_path):
+    def kill(line):
+        if line.startswith("step 4:"):
+            for worker in multiprocessing.active_children():
+                worker.kill()
+
+    overrides = ["--data.cache=host", "--data.workers=1", "--steps=100000"]
+    overrides += ["--checkpoint.every=100000", "--validation.every=100000"]
+    with pytest.raises(InputError, match=r"a data worker was killed.*fewer data\.w"):
+        train_and_evaluate(load_config(TINY, overrides), tmp_path, kill)
+    (step,) = steps_saved(tmp_path)
+    assert 4 <= int(step) < 100
+
+
+def test_what_is_cheap_to_check_comes_first(tmp_path):
+    for folder in ("a", "b"):
+        write_image(tmp_path / folder / "x" / "1.png", np.zeros((40, 40, 3), np.uint8))
+    same = f"{tmp_path / 'a' / 'x'},{tmp_path / 'b' / 'x'}"
+    missing = "--data.sources=/none"  # never come to
+    for override, message in (
+        (f"--validation.folders={same}", "two have one name"),
+        ("--validation.folders=/none", "/none is no folder"),
+        ("--init_from=none.pth", r"none\.pth: no such file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train_and_evaluate(load_config(TINY, [override, missing]), tmp_path / "r")
 
 
 def test_validation_images_are_looked_at_first(tmp_path):

@@ -1,0 +1,71 @@
+"""Validation: which network is the best, and what is written of it."""
+
+import contextlib
+import struct
+from pathlib import Path
+from unittest.mock import Mock
+
+import jax
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+import lkdn_jax
+from lkdn_jax import LKDN, InputError
+from lkdn_jax.training import loop
+from lkdn_jax.training.config import load_config
+from lkdn_jax.training.validation import Validation
+from lkdn_jax.training.writer import MetricsWriter
+
+TINY = Path(__file__).with_name("tiny_config.py")
+
+
+def test_a_validation_that_is_not_finite_is_no_best(tmp_path):
+    row = {"psnr_y": np.inf, "bicubic_psnr_y": 30.0, "ssim_y": 1.0}
+    validation = Mock(run=lambda _: (row, np.zeros((4, 4, 3), np.uint8)))
+    checkpoints = Mock()
+    run = loop._Run(
+        load_config(TINY, [f"--validation.folders={tmp_path}"]), Mock(), Mock(),
+        validation, checkpoints, Mock(), Mock(),
+    )  # fmt: skip
+    state = Mock(step=4)
+    with pytest.raises(InputError, match="PSNR-Y inf dB is not finite"):
+        run.keep(4, state, validate=True)
+    checkpoints.save.assert_called_once_with(state, None)
+
+
+def test_the_best_network_is_kept(tmp_path, init):
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    good = init(model)["params"]
+    bad = jax.tree.map(lambda leaf: leaf * 0.5, good)
+    best = tmp_path / "model_best.msgpack"
+    scores = []
+    for params in (bad, good, bad):
+        # As a run that was resumed: what the best was stands in its metrics.
+        validation = Validation(model, ["photographs"], tmp_path)
+        row, picture = validation.run(params)
+        scores.append(row["psnr_y"])
+        with contextlib.closing(MetricsWriter(tmp_path, len(scores))) as writer:
+            writer.scalars(len(scores), row)
+            writer.image(len(scores), "validation", picture)
+        if params is good:
+            kept = best.read_bytes()
+    assert scores[0] == scores[2] < scores[1]
+    assert best.read_bytes() == kept
+    jax.tree.map(np.testing.assert_array_equal, lkdn_jax.load(best)[1], good)
+    events = [e for f in (tmp_path / "tensorboard").iterdir() for e in read_events(f)]
+    values = [v for event in events for v in event.summary.value]
+    shown = [v.simple_value for v in values if v.tag == "psnr_y"]
+    assert sorted(shown) == pytest.approx(sorted(scores))
+    pictures = [v.image for v in values if v.tag == "validation"]
+    assert [(p.height, p.width) for p in pictures] == [picture.shape[:2]] * 3
+
+
+def read_events(file):
+    """Read TensorBoard's file: records of a length, its checksum, data, theirs."""
+    content, events = file.read_bytes(), []
+    while content:
+        (size,) = struct.unpack("<Q", content[:8])
+        events.append(Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    return events
