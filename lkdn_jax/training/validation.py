@@ -1,5 +1,7 @@
 """Validation while training: the metrics of `evaluate.py`, on the average."""
 
+import contextlib
+import json
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -17,11 +19,12 @@ from lkdn_jax.evaluation.benchmark import check_names, lr_sizes
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler
 from lkdn_jax.evaluation.dataset import Options, evaluate_dataset, super_resolve
 from lkdn_jax.evaluation.figures import enlarge, side_by_side
+from lkdn_jax.files import atomic_write
 from lkdn_jax.models.lkdn import LKDN
 from lkdn_jax.training.finish import UPSCALED
-from lkdn_jax.training.writer import read_metrics
 from lkdn_jax.weights.files import save
 
+_BEST = "validation/best.json"  # PSNR-Y of `model_best.msgpack`, and on what images
 _CROP = 160  # side of the crop in pictures, in HR pixels
 
 
@@ -54,8 +57,11 @@ class Validation:
         self._sizes = lr_sizes(pairs, model.scale)
         self._upscaler: BucketedUpscaler | None = None
         self._workdir = workdir
-        past = [row.get("psnr_y") for row in read_metrics(workdir)]
-        self._best = max((p for p in past if p is not None), default=-math.inf)
+        self._images, self._best = list(names), -math.inf
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            best = json.loads((workdir / _BEST).read_text())
+            if best["images"] == self._images:  # on others, another PSNR is the best
+                self._best = float(best["psnr_y"])
 
     def run(self, params: Any) -> tuple[dict[str, float], np.ndarray]:
         """Evaluate parameters, and write the network if it is the best so far.
@@ -83,6 +89,9 @@ class Validation:
         if row["psnr_y"] > self._best:
             self._best = row["psnr_y"]
             save(self._workdir / "model_best.msgpack", self._model, params)
+            best = {"images": self._images, "psnr_y": self._best}
+            with atomic_write(self._workdir / _BEST) as file:
+                file.write(json.dumps(best).encode())
         pair = self._datasets[0].pairs[0]
         lr, hr = load_pair(pair, scale)
         return row, compare(lr, super_resolve(upscaler, lr, pair.name), hr, scale)

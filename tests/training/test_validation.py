@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 import lkdn_jax
 from lkdn_jax import LKDN, InputError
+from lkdn_jax.data.images import write_image
 from lkdn_jax.training import loop
 from lkdn_jax.training.config import load_config
 from lkdn_jax.training.validation import Validation
@@ -41,7 +42,7 @@ def test_the_best_network_is_kept(tmp_path, init):
     best = tmp_path / "model_best.msgpack"
     scores = []
     for params in (bad, good, bad):
-        # As a run that was resumed: what the best was stands in its metrics.
+        # As a run that was resumed: it must know what the best was.
         validation = Validation(model, ["photographs"], tmp_path)
         row, picture = validation.run(params)
         scores.append(row["psnr_y"])
@@ -53,6 +54,12 @@ def test_the_best_network_is_kept(tmp_path, init):
     assert scores[0] == scores[2] < scores[1]
     assert best.read_bytes() == kept
     jax.tree.map(np.testing.assert_array_equal, lkdn_jax.load(best)[1], good)
+    # Of other images the best is another, even if it is worse.
+    image = tmp_path / "other" / "a.png"
+    write_image(image, np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    others = [str(image.parent)]
+    assert Validation(model, others, tmp_path).run(bad)[0]["psnr_y"] < scores[1]
+    jax.tree.map(np.testing.assert_array_equal, lkdn_jax.load(best)[1], bad)
     events = [e for f in (tmp_path / "tensorboard").iterdir() for e in read_events(f)]
     values = [v for event in events for v in event.summary.value]
     shown = [v.simple_value for v in values if v.tag == "psnr_y"]
