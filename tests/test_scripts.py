@@ -302,20 +302,29 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+CTRL_C = """
+import signal, sys, time
+from lkdn_jax.cli import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs ignore it
+def main():
+    print("started", flush=True)
+    time.sleep(60)
+sys.exit(run(main))
+"""
+
+
 def test_ctrl_c_is_one_line():
-    program = (
-        "from lkdn_jax.cli import run; import sys, time\n"
-        "def main(): print('started', flush=True); time.sleep(60)\n"
-        "sys.exit(run(main))"
-    )
     process = subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", CTRL_C],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "started\n"
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30) == ("", "interrupted\n")
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=30) == ("", "interrupted\n")
+    finally:
+        process.kill()
     assert process.returncode == 130
 
 

@@ -66,8 +66,8 @@ def _read_tiff(content: bytes) -> np.ndarray:
         ):
             raise InputError(
                 f"a TIFF of {page.samplesperpixel} channels of {page.bitspersample} "
-                "bits: only grey and RGB, with or without alpha, of 8 or 16 bits are "
-                f"upscaled, unsigned (this is {page.dtype}); convert it first"
+                "bits: only grey and RGB, with or without alpha, of 8 or 16 unsigned "
+                "bits are upscaled; convert it first"
             )
         if page.imagewidth * page.imagelength > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
             raise InputError(f"{page.imagewidth}×{page.imagelength}: split it first")

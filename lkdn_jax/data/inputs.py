@@ -135,8 +135,8 @@ def _without_lr(path: Path, scale: int) -> list[Photograph]:
                 )
         return [Photograph(image, None) for image in images]
     pairs = find_pairs(path, scale).pairs
-    if pairs[0].lr is None and pairs[0].hr.parent == path:
-        _check_below(path)
+    if pairs[0].lr is None:
+        _check_below(pairs[0].hr.parent)
     return [
         Photograph(ImageFile(pair.hr), None if pair.lr is None else ImageFile(pair.lr))
         for pair in pairs
@@ -145,14 +145,16 @@ def _without_lr(path: Path, scale: int) -> list[Photograph]:
 
 def _check_below(path: Path) -> None:
     """Refuse to leave out images in folders within: a zip's are all taken."""
-    for child in sorted(path.iterdir()):
-        # What `prepare` has not finished holds its tiles.
-        if not child.is_dir() or child.name.startswith(".") or child.suffix == PARTIAL:
+    for file in path.glob("*/**/*"):
+        parts = file.relative_to(path).parts
+        # Hidden parts do not count, nor the tiles of what `prepare` has not finished.
+        if any(part.startswith(".") or part.endswith(PARTIAL) for part in parts):
             continue
-        if any(file.suffix.lower() in IMAGE_SUFFIXES for file in child.rglob("*")):
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
             raise InputError(
-                f"{child} holds images too, but only those directly in {path} would be "
-                "taken: give each folder as an --input of its own, or move it away"
+                f"{file.parent} holds images too, but only those directly in {path} "
+                "would be taken: give each folder as an --input of its own, or move it "
+                "away"
             )
 
 

@@ -183,9 +183,10 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
             while others have one, or several candidates.
     """
     check_scale(scale)
-    # A link to a folder may be what it is known by.
-    name = _dataset_name(Path(os.path.abspath(folder)), scale)  # noqa: PTH100
+    name = Path(os.path.abspath(folder)).name  # noqa: PTH100  a link is a name
     folder = Path(os.path.realpath(folder))
+    if re.fullmatch(r"image_SRF_\d+|GTmod\d+|(.*_)?HR|", name):
+        name = _dataset_name(folder, scale)
     if not os.path.isdir(folder):  # unlike is_dir, it takes any name
         raise InputError(
             f"{folder} is no folder: it must hold a dataset's images; check the path"

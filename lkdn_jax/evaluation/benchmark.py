@@ -97,7 +97,7 @@ def evaluate_network(
     if isinstance(folders, str | Path):
         folders = [folders]
     datasets = [find_pairs(folder, model.scale) for folder in folders]
-    check_names(datasets, options)
+    check_names(datasets, options.save_images)
     pairs = [pair for dataset in datasets for pair in dataset.pairs]
     progress("reading", 0, len(pairs))
     sizes = lr_sizes(pairs, model.scale, options.lr_mode)
@@ -151,12 +151,17 @@ def lr_sizes(
     return sizes
 
 
-def check_names(datasets: Sequence[Dataset], options: Options) -> None:
+def check_names(
+    datasets: Sequence[Dataset],
+    save_images: str | Path | None,
+    who: str = "--save_images",
+) -> None:
     """Check that datasets can be told apart, and images saved beside them.
 
     Args:
         datasets: What will be evaluated.
-        options: How.
+        save_images: As in `Options`.
+        who: What wants to save them, in messages.
 
     Raises:
         InputError: Two datasets of one name, or images to save over the inputs.
@@ -166,16 +171,16 @@ def check_names(datasets: Sequence[Dataset], options: Options) -> None:
         raise InputError(
             f"datasets {', '.join(names)}: two have one name; rename a folder"
         )
-    if options.save_images is None:
+    if save_images is None:
         return
-    check_folder(Path(options.save_images))
+    check_folder(Path(save_images))
     pairs = [(dataset, pair) for dataset in datasets for pair in dataset.pairs]
     taken = {file.resolve() for _, p in pairs for file in (p.hr, p.lr) if file}
     for dataset, pair in pairs:
-        path = save_path(options.save_images, dataset, pair)
+        path = save_path(save_images, dataset, pair)
         if path.resolve() in taken:
             raise InputError(
-                f"--save_images would write {path} twice or over an input; choose "
-                "another folder or rename the image"
+                f"{who} would write {path} twice or over an input; choose another "
+                "folder or rename the image"
             )
         taken.add(path.resolve())

@@ -37,11 +37,11 @@ def find_jobs(
         InputError: An input that is not there or holds no image, an output that names
             no format, or two files that would be written to one.
     """
-    # A source by its absolute path: as it was given, and where it goes in `output`.
-    sources: dict[str, tuple[Path, Path]] = {}
+    # A source by where it is: as it was given, and where it goes in `output`.
+    sources: dict[Path, tuple[Path, Path]] = {}
     for name in inputs:
         found = {
-            os.path.abspath(source): (source, goes)  # noqa: PTH100  a link is a name
+            source.parent.resolve() / source.name: (source, goes)
             for source, goes in _expand(name, output)
         }
         if not found and not glob.has_magic(name) and not Path(name).exists():
@@ -127,16 +127,21 @@ def _walk(
     path: Path, output: Path, failed: Callable[[OSError], None] | None = None
 ) -> Iterator[Path]:
     """List the files below a folder, but nothing hidden, no output, no pipe."""
+    root, out, linked = path.resolve(), output.resolve(), set()
+
+    def enter(folder: Path) -> bool:
+        real = folder.resolve()
+        if folder.is_symlink():
+            # What a link shows of the folder itself, or another link did, is done once.
+            if real in linked or root in (real, *real.parents) or real in root.parents:
+                return False
+            linked.add(real)
+        inside_output = out in (real, *real.parents) and out not in root.parents
+        return not (folder.name.startswith(".") or inside_output)
+
     for folder, folders, files in os.walk(path, onerror=failed, followlinks=True):
         inside = Path(folder)
-        above = {f.resolve() for f in (inside.absolute() / "_").parents}
-        folders[:] = sorted(
-            f
-            for f in folders
-            if not f.startswith(".")
-            and not same_file(inside / f, output)
-            and (inside / f).resolve() not in above  # a link that leads back
-        )
+        folders[:] = [f for f in sorted(folders) if enter(inside / f)]
         for file in (inside / f for f in sorted(files) if not f.startswith(".")):
             # A link to nothing will be named; what cannot be looked at, too.
             if os.path.isfile(file) or not os.path.exists(file):

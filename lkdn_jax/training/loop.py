@@ -223,7 +223,7 @@ class _Run:
         try:
             return next(samples)
         except InputError:
-            if jax.process_count() == 1:  # several must save together
+            if done and jax.process_count() == 1:  # several must save together
                 self.collect(pending)
                 self.keep(done, state, validate=False)
                 self.checkpoints.wait()

@@ -17,7 +17,7 @@ from lkdn_jax.data.pairs import find_pairs, load_pair
 from lkdn_jax.data.photographs import PHOTOGRAPHS_HELD_OUT, load_photograph
 from lkdn_jax.evaluation.benchmark import check_names, lr_sizes
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler
-from lkdn_jax.evaluation.dataset import Options, evaluate_dataset, super_resolve
+from lkdn_jax.evaluation.dataset import evaluate_dataset, super_resolve
 from lkdn_jax.evaluation.figures import enlarge, side_by_side
 from lkdn_jax.files import atomic_write
 from lkdn_jax.models.lkdn import LKDN
@@ -52,7 +52,7 @@ class Validation:
         self._model = model
         self.folders = [_folder(name, workdir / "validation") for name in names]
         self._datasets = [find_pairs(folder, model.scale) for folder in self.folders]
-        check_names(self._datasets, Options(save_images=workdir / UPSCALED))
+        check_names(self._datasets, workdir / UPSCALED, "the run's end")
         pairs = [pair for dataset in self._datasets for pair in dataset.pairs]
         self._sizes = lr_sizes(pairs, model.scale)
         self._upscaler: BucketedUpscaler | None = None

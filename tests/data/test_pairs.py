@@ -53,6 +53,10 @@ def test_a_link_is_what_a_dataset_is_called(tmp_path: Path) -> None:
     (tmp_path / "Set5").symlink_to("store/v2")
     assert found(tmp_path / "Set5")[0] == "Set5"
     assert found(tmp_path / "Set5" / ".." / "v2")[0] == "v2"
+    touch(tmp_path / "Set14" / "HR", "a.png")
+    for link in ("HR", "GTmod12"):  # no names
+        (tmp_path / "store" / link).symlink_to("../Set14/HR")
+        assert found(tmp_path / "store" / link)[0] == "Set14"
 
 
 def test_scales_mixed_in_one_folder(tmp_path: Path) -> None:

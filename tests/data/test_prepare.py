@@ -249,13 +249,25 @@ def test_errors_name_the_file_in_the_zip(tmp_path):
 def test_takes_no_part_of_an_input_silently(tmp_path):
     photographs(tmp_path / "raw")
     photographs(tmp_path / "raw/2019/june", 2)
-    with pytest.raises(InputError, match=r"raw/2019 holds images too, .*of its own"):
+    with pytest.raises(
+        InputError, match=r"raw/2019/june holds images too, .*of its own"
+    ):
         prepare([tmp_path / "raw"], tmp_path / "out", OPTIONS, workers=1)
     (tmp_path / "raw/2019").rename(tmp_path / "raw/.2019")
-    unfinished = tmp_path / "raw" / "x4.partial" / "tiles"
-    photographs(unfinished)
-    done = prepare([tmp_path / "raw"], tmp_path / "raw" / "x4", OPTIONS, workers=1)
+    photographs(tmp_path / "raw" / "2020" / ".thumbnails")
+    (tmp_path / "raw" / "2020" / "a.png").mkdir()
+    (tmp_path / "raw" / "bad.png").touch()
+    output = tmp_path / "raw" / "out" / "x4"
+    with pytest.raises(InputError, match=r"bad\.png"):
+        prepare([tmp_path / "raw"], output, OPTIONS, workers=1)
+    assert list((tmp_path / "raw/out/x4.partial").rglob("*.webp"))  # tiles
+    (tmp_path / "raw" / "bad.png").unlink()
+    done = prepare([tmp_path / "raw"], output, OPTIONS, workers=1)
     assert done.photographs == 4
+    photographs(tmp_path / "set/HR")
+    photographs(tmp_path / "set/HR/more")
+    with pytest.raises(InputError, match="HR/more holds images too"):
+        prepare([tmp_path / "set"], tmp_path / "out", OPTIONS, workers=1)
 
     image = (tmp_path / "raw" / "000.png").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:

@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -179,37 +178,51 @@ def test_one_file_given_twice_is_one(tmp_path, monkeypatch):
     assert job.target == Path("out/a.png")
 
 
-def test_follows_links_to_folders_but_not_in_circles(tmp_path):
-    save(tmp_path / "in/a.png")
-    save(tmp_path / "elsewhere/b.png")
-    (tmp_path / "in/album").symlink_to("../elsewhere")
-    (tmp_path / "in/here").symlink_to(".")
-    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")
-    (tmp_path / "elsewhere/up").symlink_to(tmp_path)
+def test_follows_links_to_folders_but_not_in_circles(tmp_path, monkeypatch):
+    for name in ("in/a.png", "in/sub/c.png", "one/b.png", "two/d.png"):
+        save(tmp_path / name)
+    for link, target in {
+        "in/album": "../one", "in/here": ".", "in/same": "sub", "in/up": "..",
+        "one/back": "../in", "one/other": "../two", "two/other": "../one",
+        "in/made": "../out/sub",
+    }.items():  # fmt: skip
+        (tmp_path / link).symlink_to(target)
+    found = {"a.png", "album/b.png", "album/other/d.png", "sub/c.png"}
+    save(tmp_path / "out/sub/c.png")
     jobs = find_jobs([str(tmp_path / "in")], tmp_path / "out")
-    assert [job.target for job in jobs] == [
-        tmp_path / "out/a.png",
-        tmp_path / "out/album/b.png",
-    ]
+    assert {str(job.target.relative_to(tmp_path / "out")) for job in jobs} == found
+    monkeypatch.chdir(tmp_path / "in" / "sub")
+    jobs = find_jobs([".."], tmp_path / "out")
+    assert {str(job.target.relative_to(tmp_path / "out")) for job in jobs} == found
+    monkeypatch.chdir(tmp_path)
+    assert len(find_jobs(["in"], Path())) == 5  # `out` is then any other folder
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
-def test_says_which_folder_cannot_be_listed():
-    nobody = os.geteuid() or 65534
-    with tempfile.TemporaryDirectory() as root:  # tmp_path is closed to others
-        Path(root).chmod(0o755)
-        save(Path(root, "in/a.png"))
-        save(Path(root, "in/locked/b.png")).parent.chmod(0)
-        me = os.geteuid()
-        os.seteuid(nobody)  # root may list everything
-        try:
-            notes = passed_over([f"{root}/in"], Path(root, "out"))
-            jobs = find_jobs([f"{root}/in"], Path(root, "out"))
-        finally:
-            os.seteuid(me)
-            Path(root, "in/locked").chmod(0o755)
-    assert notes == [f"{root}/in/locked: passed over (Permission denied)"]
-    assert [job.source.name for job in jobs] == ["a.png"]
+def test_two_files_of_one_spelling_are_two(tmp_path):
+    save(tmp_path / "in/a.png")
+    save(tmp_path / "e/a.png", 12)
+    (tmp_path / "e/x").mkdir()
+    (tmp_path / "in/link").symlink_to("../e/x")
+    names = [str(tmp_path / "in/a.png"), str(tmp_path / "in/link/../a.png")]
+    with pytest.raises(InputError, match="would both be written to"):
+        find_jobs(names, tmp_path / "out")
+
+
+def test_says_which_folder_cannot_be_listed(tmp_path, monkeypatch):
+    save(tmp_path / "in/a.png")
+    locked = save(tmp_path / "in/locked/b.png").parent
+    listed = os.scandir
+
+    def scandir(path):  # root may list everything
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    notes = passed_over([str(tmp_path / "in")], tmp_path / "out")
+    assert notes == [f"{locked}: passed over (Permission denied)"]
+    (job,) = find_jobs([str(tmp_path / "in")], tmp_path / "out")
+    assert job.source.name == "a.png"
 
 
 def test_a_link_to_nothing_and_a_damaged_image_of_another_kind(tmp_path, weights):

@@ -310,6 +310,18 @@ def test_a_killed_data_worker_loses_no_step(tmp_path):
     assert 4 <= int(step) < 100
 
 
+@pytest.mark.parametrize("done", [0, 1])
+def test_a_state_without_a_step_is_not_saved(done):
+    def samples():
+        raise InputError("a data worker was killed")
+        yield
+
+    run = loop._Run(load_config(TINY), *[Mock() for _ in range(6)])
+    with pytest.raises(InputError, match="a data worker was killed"):
+        run.next_batch(samples(), done, Mock(), None)
+    assert run.checkpoints.save.call_count == done
+
+
 def test_what_is_cheap_to_check_comes_first(tmp_path):
     for folder in ("a", "b"):
         write_image(tmp_path / folder / "x" / "1.png", np.zeros((40, 40, 3), np.uint8))
