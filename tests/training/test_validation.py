@@ -40,11 +40,15 @@ def test_the_best_network_is_kept(tmp_path, init):
     good = init(model)["params"]
     bad = jax.tree.map(lambda leaf: leaf * 0.5, good)
     best = tmp_path / "model_best.msgpack"
-    scores = []
+    rng, scores = np.random.default_rng(0), []
+    for i in range(2):
+        noise = rng.integers(0, 256, (40, 40, 3), np.uint8)
+        write_image(tmp_path / f"images_{i}" / "a.png", noise // (2 - i))
+    first, other = ([str(tmp_path / f"images_{i}")] for i in range(2))
     with contextlib.closing(MetricsWriter(tmp_path, 0)) as writer:
         for step, params in enumerate((bad, good, bad)):
             # As a run that was resumed: it must know what the best was.
-            validation = Validation(model, ["photographs"], tmp_path)
+            validation = Validation(model, first, tmp_path)
             row, picture = validation.run(params)
             scores.append(row["psnr_y"])
             writer.scalars(step, row)
@@ -55,10 +59,7 @@ def test_the_best_network_is_kept(tmp_path, init):
     assert best.read_bytes() == kept
     jax.tree.map(np.testing.assert_array_equal, lkdn_jax.load(best)[1], good)
     # Of other images the best is another, even if it is worse.
-    image = tmp_path / "other" / "a.png"
-    write_image(image, np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
-    others = [str(image.parent)]
-    assert Validation(model, others, tmp_path).run(bad)[0]["psnr_y"] < scores[1]
+    assert Validation(model, other, tmp_path).run(bad)[0]["psnr_y"] < scores[1]
     jax.tree.map(np.testing.assert_array_equal, lkdn_jax.load(best)[1], bad)
     (board,) = (tmp_path / "tensorboard").iterdir()
     events = read_events(board)
