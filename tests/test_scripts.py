@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import lkdn_jax
-from lkdn_jax import LKDN, InputError, lkdn_s
+from lkdn_jax import LKDN, InputError, demo, lkdn_s
 from lkdn_jax.weights.export import export
 
 ROOT = Path(__file__).parents[1]
@@ -327,13 +327,17 @@ def test_ctrl_c_is_one_line():
     assert process.returncode == 130
 
 
-def test_demo_refuses_weights_that_are_no_weights(tmp_path, weights):
-    demo = ("-m", "lkdn_jax.demo", "--output", tmp_path / "demo", "--weights")
+def test_demo_refuses_other_weights_before_it_trains(tmp_path, weights, monkeypatch):
     page = tmp_path / "LKDN_x4.pth"
     page.write_text("<!DOCTYPE html>")
-    assert_one_line_error(run(*demo, page), "LKDN_x4.pth: not a .pth file")
-    result = run(*demo, weights / "x2.msgpack")
-    assert_one_line_error(result, "for scale 2; the demo compares at 4")
+    for path, message in (
+        (page, r"LKDN_x4\.pth: not a \.pth file"),
+        (weights / "x2.msgpack", "for scale 2; the demo compares at 4"),
+    ):
+        words = ["--output", tmp_path / "demo", "--weights", path]
+        monkeypatch.setattr(sys, "argv", ["demo", *map(str, words)])
+        with pytest.raises(InputError, match=message):
+            demo.main()
     assert not (tmp_path / "demo").exists()
 
 

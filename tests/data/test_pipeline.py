@@ -1,4 +1,5 @@
 import itertools
+import multiprocessing
 from contextlib import closing
 
 import numpy as np
@@ -49,8 +50,20 @@ def test_threads_change_nothing(sources, options):
     assert_same(take(sources, **options), take(sources))
 
 
-def test_workers_change_nothing(sources):
-    assert_same(take(sources, num_workers=2, start_step=3), take(sources, start_step=3))
+def test_workers_change_nothing_and_are_missed_when_killed(sources):
+    before = set(multiprocessing.active_children())
+    options = {"seed": 11, "batch_size": 4, "lr_patch": 4, "weights": [1, 3]}
+    with closing(
+        host_batches(sources, **options, num_workers=2, start_step=3)
+    ) as batches:
+        found = list(itertools.islice(batches, 6))
+        assert_same(found, take(sources, start_step=3))
+        workers = set(multiprocessing.active_children()) - before
+        assert len(workers) == 2
+        for worker in workers:
+            worker.kill()
+        with pytest.raises(InputError, match=r"data worker was killed.*fewer data\.w"):
+            list(itertools.islice(batches, 100))  # some are made already
 
 
 def test_the_hosts_together_make_the_batch(sources):

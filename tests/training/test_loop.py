@@ -1,7 +1,6 @@
 """The loop as a user runs it: stopped, killed, on several devices."""
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -296,20 +295,6 @@ def test_one_process_a_workdir(tmp_path):
         pass
 
 
-def test_a_killed_data_worker_loses_no_step(tmp_path):
-    def kill(line):
-        if line.startswith("step 4:"):
-            for worker in multiprocessing.active_children():
-                worker.kill()
-
-    overrides = ["--data.cache=host", "--data.workers=1", "--steps=100000"]
-    overrides += ["--checkpoint.every=100000", "--validation.every=100000"]
-    with pytest.raises(InputError, match=r"a data worker was killed.*fewer data\.w"):
-        train_and_evaluate(load_config(TINY, overrides), tmp_path, kill)
-    (step,) = steps_saved(tmp_path)
-    assert 4 <= int(step) < 100
-
-
 @pytest.mark.parametrize("done", [0, 1])
 def test_a_state_without_a_step_is_not_saved(done):
     def samples():
@@ -319,7 +304,8 @@ def test_a_state_without_a_step_is_not_saved(done):
     run = loop._Run(load_config(TINY), *[Mock() for _ in range(6)])
     with pytest.raises(InputError, match="a data worker was killed"):
         run.next_batch(samples(), done, Mock(), None)
-    assert run.checkpoints.save.call_count == done
+    # Of a worker that is killed no step is lost.
+    assert run.checkpoints.save.call_count == run.checkpoints.wait.call_count == done
 
 
 def test_what_is_cheap_to_check_comes_first(tmp_path):
