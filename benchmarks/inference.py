@@ -127,15 +127,13 @@ def torch_ways(
         ways[f"{name} compiled"] = way(compile_network(network()), nchw, precision)
         if not cuda:
             continue
-        kinds = {f"{name} compiled channels_last": ({}, layout, last)}
+        variants = {f"{name} compiled channels_last": ({}, last)}
         if precision == "bf16":  # without the casts that autocast makes at every call
-            half = {"dtype": torch.bfloat16}
-            kinds[f"{name} weights"] = (half, layout, last.bfloat16())
-        for kind, (dtype, where, x) in kinds.items():
-            for graphs in (False, True):
-                compiled = compile_network(network(**dtype, **where), graphs=graphs)
-                name = f"{kind} graph" if graphs else kind
-                ways[name] = way(compiled, x, precision, autocast=not dtype)
+            variants[f"{name} weights"] = ({"dtype": torch.bfloat16}, last.bfloat16())
+        for variant, (dtype, x) in variants.items():
+            for suffix, graphs in (("", False), (" graph", True)):
+                compiled = compile_network(network(**dtype, **layout), graphs=graphs)
+                ways[variant + suffix] = way(compiled, x, precision, autocast=not dtype)
     return ways
 
 

@@ -16,6 +16,7 @@ from lkdn_jax.errors import InputError
 
 LrMode = Literal["auto", "matlab", "basicsr"]
 
+_INNERMOST = r"image_SRF_\d+|HR|GTmod\d+"  # folders in a dataset's that hold images
 _LAYOUTS = (
     "*_HR.png beside *_LR.png, here or in image_SRF_{0}; HR with LR_bicubic/X{0}; "
     "one *_HR with its *_LR_bicubic/X{0}; GTmod{0} or a multiple with LRbicx{0}; or HR "
@@ -137,7 +138,7 @@ def _inner_folders(folder: Path, scale: int) -> list[Path]:
 
 
 def _dataset_name(folder: Path, scale: int) -> str:
-    if re.fullmatch(r"image_SRF_\d+|HR|GTmod\d+", folder.name):
+    if re.fullmatch(_INNERMOST, folder.name):
         return folder.parent.name or folder.name
     lr_folder = _lr_folder(folder, scale)
     if lr_folder is not None and lr_folder.is_dir():
@@ -174,7 +175,7 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
         scale: The factor, an integer >= 1.
 
     Returns:
-        The dataset, named after its folder: for an innermost folder such as
+        The dataset, named after its folder or the link to it: for an innermost one as
         `image_SRF_4`, `HR` or `GTmod12` after the parent, for `DIV2K_valid_HR` with
         its LR folder `DIV2K_valid`.
 
@@ -185,7 +186,7 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
     check_scale(scale)
     name = Path(os.path.abspath(folder)).name  # noqa: PTH100  a link is a name
     folder = Path(os.path.realpath(folder))
-    if re.fullmatch(r"image_SRF_\d+|GTmod\d+|(.*_)?HR|", name):
+    if not name or name.endswith("_HR") or re.fullmatch(_INNERMOST, name):
         name = _dataset_name(folder, scale)
     if not os.path.isdir(folder):  # unlike is_dir, it takes any name
         raise InputError(

@@ -15,7 +15,7 @@ from lkdn_jax.data.images import FORMATS, READ_FORMATS, check_size
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
-from lkdn_jax.inference.jobs import Job, find_jobs, is_done, passed_over, same_file
+from lkdn_jax.inference.jobs import Job, find_jobs, is_done, passed_over
 from lkdn_jax.inference.upscaler import TILE, Upscaler, create_upscaler
 
 _LARGEST_FACTOR = 64
@@ -165,7 +165,7 @@ def upscale_inputs(
         )
     check_folder(output)
     for name in inputs:
-        if Path(name).is_dir() and same_file(Path(name), output):
+        if output.is_dir() and Path(name).is_dir() and output.samefile(name):
             raise InputError(f"{name} is also --output; give another --output")
     jobs = find_jobs(inputs, output, f".{format}" if format else None)
     tile = TILE if tile is None else tile

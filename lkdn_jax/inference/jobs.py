@@ -109,11 +109,6 @@ def is_done(job: Job) -> bool:
     return target.st_size > 0 and target.st_mtime >= source.st_mtime
 
 
-def same_file(path: Path, other: Path) -> bool:
-    """Say whether two paths, of which the second need not exist, are one file."""
-    return other.exists() and path.samefile(other)
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return what two names of one file share, None if there is none."""
     try:

@@ -13,8 +13,8 @@ from tensorboardX.proto.event_pb2 import Event
 import lkdn_jax
 from lkdn_jax import LKDN, InputError
 from lkdn_jax.data.images import write_image
-from lkdn_jax.training import loop
 from lkdn_jax.training.config import load_config
+from lkdn_jax.training.run import Run
 from lkdn_jax.training.validation import Validation
 from lkdn_jax.training.writer import MetricsWriter
 
@@ -25,7 +25,7 @@ def test_a_validation_that_is_not_finite_is_no_best(tmp_path):
     row = {"psnr_y": np.inf, "bicubic_psnr_y": 30.0, "ssim_y": 1.0}
     validation = Mock(run=lambda _: (row, np.zeros((4, 4, 3), np.uint8)))
     checkpoints = Mock()
-    run = loop._Run(
+    run = Run(
         load_config(TINY, [f"--validation.folders={tmp_path}"]), Mock(), Mock(),
         validation, checkpoints, Mock(), Mock(),
     )  # fmt: skip
