@@ -41,7 +41,8 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the longest tests: at the end, one worker would wait for them."""
-    items.sort(key=lambda item: item.path.name != "test_loop.py")
+    longest = ("test_loop.py", "test_resume.py")
+    items.sort(key=lambda item: item.path.name not in longest)
 
 
 @pytest.fixture(scope="session")

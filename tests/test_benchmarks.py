@@ -1,10 +1,15 @@
 """What the benchmarks report is what the clock and the networks say."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from benchmarks import timing
 from benchmarks.roofline import roofline
 from lkdn_jax import LKDN
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_ways_run_in_turn_and_are_compared_round_by_round(monkeypatch):
@@ -52,3 +57,34 @@ def test_the_bound_of_a_network(precision, size):
     )
     assert training["operations"] == 3 * bound["operations"]
     assert training["seconds"] == training["operations"] / 1e9
+
+
+PYTHON = """#!/bin/sh
+echo "$1" >> "{folder}/calls"
+test "$1" = benchmarks/check_device.py && exit 1
+while test "$1" != --output; do shift; done
+echo {{}} > "$2"
+"""
+
+
+def test_the_benchmarks_go_on_where_they_were_cut_off(tmp_path):
+    folder, python = tmp_path / "of two words", tmp_path / "my python"
+    python.write_text(PYTHON.format(folder=tmp_path))
+    python.chmod(0o755)
+
+    def calls():
+        command = [ROOT / "benchmarks/all.sh", folder.name, python]
+        done = subprocess.run(command, cwd=tmp_path, check=False)
+        assert done.returncode == 1  # the check fails
+        made = (tmp_path / "calls").read_text().split()
+        (tmp_path / "calls").unlink()
+        return [Path(call).stem for call in made]
+
+    timed = [*["inference"] * 3, "training_step"]
+    assert calls() == ["check_device", *timed, *timed]
+    assert len(list(folder.glob("*.json"))) == 8
+    (folder / "inference-8x180x320-tf32.json").unlink()
+    assert calls() == ["check_device", "inference"]
+    no_folder = subprocess.run([ROOT / "benchmarks/all.sh"], capture_output=True)
+    assert no_folder.returncode != 0
+    assert b"give the folder" in no_folder.stderr

@@ -1,0 +1,64 @@
+"""export.py as a user runs it, and what it refuses."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+
+import lkdn_jax
+from lkdn_jax import LKDN, InputError, lkdn_s
+from lkdn_jax.weights.export import export
+
+
+def test_export_folds(run, tmp_path, weights):
+    output = tmp_path / "folded.msgpack"
+    result = run("export.py", "--weights", weights / "s_x2.msgpack", "--output", output)
+    assert result.returncode == 0, result.stderr
+    model, _ = lkdn_jax.load(output)
+    assert model == LKDN(scale=2, features=4, num_blocks=1)
+    assert (
+        result.stdout.count("parameters") == result.stdout.count("multiply-adds") == 2
+    )
+    assert "largest difference" in result.stdout
+
+
+def test_export_without_folding_is_bit_equal(run, tmp_path, weights):
+    source, output = weights / "s_x2.msgpack", tmp_path / "same.msgpack"
+    result = run("export.py", "--weights", source, "--output", output, "--no-fold")
+    assert result.returncode == 0, result.stderr
+    assert output.read_bytes() == source.read_bytes()
+    assert "nothing was folded" in result.stdout
+    assert "largest difference" not in result.stdout
+
+
+def test_export_refuses_what_does_not_fold_exactly(
+    run, assert_one_line_error, tmp_path, init
+):
+    model = lkdn_s(2, features=4, num_blocks=1)
+    params = init(model)["params"]
+    for branch in params["upsampler"].values():
+        branch["kernel"] *= 1e4
+    lkdn_jax.save(tmp_path / "huge.msgpack", model, params)
+    output = tmp_path / "folded.msgpack"
+    result = run(
+        "export.py", "--weights", tmp_path / "huge.msgpack", "--output", output
+    )
+    assert_one_line_error(result, "folding changes the output by", "--no-fold")
+    assert not output.exists()
+
+
+def test_export_refuses_to_lose_what_is_trained(tmp_path, weights, init):
+    source = tmp_path / "s_x2.msgpack"
+    source.write_bytes(content := (weights / "s_x2.msgpack").read_bytes())
+    os.link(source, tmp_path / "same.msgpack")
+    for output in (source, tmp_path / "same.msgpack"):
+        with pytest.raises(InputError, match="would lose the form that is trained"):
+            export(source, output)
+    assert source.read_bytes() == content
+    model = lkdn_s(2, features=4, num_blocks=1)
+    params = jax.tree.map(lambda leaf: leaf * np.nan, init(model)["params"])
+    lkdn_jax.save(source, model, params)
+    with pytest.raises(InputError, match="parameters that are not finite"):
+        export(source, tmp_path / "folded.msgpack")
+    assert not (tmp_path / "folded.msgpack").exists()

@@ -1,0 +1,75 @@
+"""train.py as a user runs it, and one finished run that tests compare with."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+TINY = Path(__file__).with_name("tiny_config.py")
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """Return an environment in which a program is compiled once, not once a process."""
+    return os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+@pytest.fixture(scope="session")
+def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts train.py with the tiny config and overrides."""
+
+    def start(
+        workdir: Path, *overrides: str, devices: int = 1
+    ) -> subprocess.Popen[str]:
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        return subprocess.Popen(
+            [
+                sys.executable, "train.py", "--config", str(TINY),
+                "--workdir", str(workdir), *overrides,
+            ],
+            cwd=ROOT,
+            env=environment | {"XLA_FLAGS": flags},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def train(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
+    """Return a function as `start`'s that gives what a successful run printed."""
+
+    def train(workdir: Path, *overrides: str, devices: int = 1) -> str:
+        process = start(workdir, *overrides, devices=devices)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        return out
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def whole(
+    train: Callable[..., str], tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Path:
+    """Return the workdir of a run that nothing interrupted, one for all workers.
+
+    To be read only: the other worker reads it, too.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":  # each worker's is a folder in that of the session
+        folder = folder.parent
+    with FileLock(folder / "whole.lock"):
+        if not (folder / "whole" / "report.md").exists():  # written last
+            train(folder / "whole", "--validation.folders=photographs")
+    return folder / "whole"

@@ -1,0 +1,211 @@
+"""Nothing is lost: a run stopped, killed, refused, on a full disk."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+from lkdn_jax import InputError
+from lkdn_jax.data.images import write_image
+from lkdn_jax.training.config import load_config
+from lkdn_jax.training.loop import train_and_evaluate
+from lkdn_jax.training.run import Run
+from lkdn_jax.training.setup import hold
+
+ROOT = Path(__file__).parents[2]
+TINY = Path(__file__).with_name("tiny_config.py")
+KILLS = int(os.environ.get("LKDN_KILLS", "3"))
+
+
+@pytest.fixture(scope="module")
+def refuse(start):
+    """Return a function as `start`'s that gives the one line a run ends with."""
+
+    def refuse(workdir, *overrides):
+        process = start(workdir, *overrides)
+        _, err = process.communicate(timeout=300)
+        assert process.returncode != 0
+        lines = err.strip().splitlines()
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+    return refuse
+
+
+def model_bytes(workdir):
+    return (workdir / "model.msgpack").read_bytes()
+
+
+def steps_saved(workdir):
+    folder = workdir / "checkpoints"
+    return {p.name for p in folder.glob("*") if p.name.isdigit()}
+
+
+def test_training_again_changes_nothing(train, whole, tmp_path):
+    workdir = shutil.copytree(whole, tmp_path / "again")
+    out = train(workdir, "--validation.folders=photographs")
+    assert "resumed from" in out
+    assert "already at step 12 of 12: nothing to train" in out
+    assert model_bytes(workdir) == model_bytes(whole)
+
+
+def test_stops_on_a_signal_and_resumes_bit_equal(start, train, tmp_path):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        workdir = tmp_path / number.name
+        process = start(workdir, "--steps=100000")
+        wait_for(process, workdir / "metrics.jsonl")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert f"stopped by {number.name} at step" in out
+        stopped = max(map(int, steps_saved(workdir)))
+        assert f"step {stopped}, saved" in out
+        if number == signal.SIGINT:
+            continue  # the same code from here on
+        steps = stopped + 5
+        out = train(workdir, f"--steps={steps}")
+        assert "resumed from" in out
+        whole = tmp_path / f"{number.name}_whole"
+        train(whole, f"--steps={steps}")
+        assert model_bytes(workdir) == model_bytes(whole)
+
+
+def wait_for(process, path):
+    deadline = time.monotonic() + 120
+    while not (path.exists() and path.stat().st_size > 0):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_survives_kills_bit_equal(start, train, tmp_path):
+    last = 20 * KILLS  # room for the steps that each kill lets pass
+    steps = (f"--steps={last}", "--checkpoint.every=4", "--log_every=4")
+    workdir, rng = tmp_path / "killed", random.Random(0)
+    torn = 0
+    for i in range(KILLS):
+        before = steps_saved(workdir)
+        process = start(workdir, *steps)
+        # It has resumed and gone on: a new checkpoint is there.
+        while not steps_saved(workdir) - before:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.005)
+        if i % 2:  # at any time
+            time.sleep(rng.uniform(0, 0.3))
+        else:  # during a save
+            while not list((workdir / "checkpoints").glob("*tmp*")):
+                assert process.poll() is None
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        torn += bool(list((workdir / "checkpoints").glob("*tmp*")))
+    assert torn > 0
+    train(workdir, *steps)
+    train(tmp_path / "whole", *steps)
+    assert model_bytes(workdir) == model_bytes(tmp_path / "whole")
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(4, last + 4, 4))
+
+
+def test_several_steps_a_dispatch_resume_bit_equal(train, tmp_path):
+    four = ("--data.steps_per_dispatch=4", "--log_every=4", "--validation.every=4")
+    train(tmp_path / "whole", *four, "--steps=10")
+    train(tmp_path / "parts", *four, "--steps=8")
+    out = train(tmp_path / "parts", *four, "--steps=10")
+    assert "resumed from" in out
+    assert "note: steps was 8, is now 10" in out
+    assert model_bytes(tmp_path / "parts") == model_bytes(tmp_path / "whole")
+
+
+def test_one_process_a_workdir(tmp_path):
+    with hold(tmp_path), pytest.raises(InputError, match="another process trains ther"):
+        train_and_evaluate(load_config(TINY), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+    with hold(tmp_path):  # it is free again
+        pass
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_a_state_without_a_step_is_not_saved(done):
+    def samples():
+        raise InputError("a data worker was killed")
+        yield
+
+    run = Run(load_config(TINY), *[Mock() for _ in range(6)])
+    with pytest.raises(InputError, match="a data worker was killed"):
+        run.next_batch(samples(), done, Mock(), None)
+    # Of a worker that is killed no step is lost.
+    assert run.checkpoints.save.call_count == run.checkpoints.wait.call_count == done
+
+
+def test_a_loss_that_is_not_finite(refuse, whole, tmp_path):
+    error = refuse(tmp_path, "--optimizer.learning_rate=1e30")
+    for part in ("not finite at step 0", "batch of seed 0", "checkpoint: none"):
+        assert part in error
+    assert steps_saved(tmp_path) == set()
+    good = shutil.copytree(whole, tmp_path / "good")
+    before = steps_saved(good)
+    error = refuse(good, "--steps=24", "--optimizer.learning_rate=1e30")
+    assert "not finite at step 12" in error
+    assert f"last good checkpoint: {good / 'checkpoints' / '12'}" in error
+    assert steps_saved(good) == before
+
+
+def test_a_failed_validation_loses_no_step(tmp_path):
+    image = tmp_path / "images" / "a.png"
+    write_image(image, np.zeros((40, 40, 3), np.uint8))
+    config = load_config(TINY, [f"--validation.folders={image.parent}"])
+
+    def break_image(line):
+        if line.startswith("training to step 12"):
+            image.write_bytes(b"")
+
+    with pytest.raises(InputError, match=r"a\.png"):
+        train_and_evaluate(config, tmp_path / "run", break_image)
+    assert steps_saved(tmp_path / "run") == {"8", "12"}
+
+
+def test_a_full_disk_loses_nothing(train, environment, whole, tmp_path):
+    size = 20_000
+    limited = (
+        "import resource, runpy, signal, sys;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}));"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    workdir = shutil.copytree(whole, tmp_path / "full")
+    shutil.rmtree(workdir / "checkpoints" / "12")
+    (workdir / "model.msgpack").unlink()
+    # What is compiled is read from the cache, but there is no room to write more.
+    reading = environment | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
+    result = subprocess.run(
+        [sys.executable, "-c", limited, "train.py", "--config", str(TINY),
+         "--workdir", str(workdir)],
+        cwd=ROOT, env=reading, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode != 0
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    (line,) = lines
+    assert line.startswith("error: cannot")
+    out = train(workdir)
+    assert f"resumed from {workdir / 'checkpoints' / '8'}\n" in out
+    assert model_bytes(workdir) == model_bytes(whole)
+
+
+def test_refuses_a_workdir_of_another_network(refuse, whole, tmp_path):
+    workdir = shutil.copytree(whole, tmp_path / "other")
+    error = refuse(workdir, "--model.features=6")
+    assert "model.features is 4, not 6" in error
+    assert model_bytes(workdir) == model_bytes(whole)
