@@ -19,10 +19,10 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
 os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**32)  # jax then locks the folder
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
-from lkdn_jax.runtime import collect_garbage_rarely, keep_freed_memory
+from lkdn_jax.runtime import collect_garbage_rarely
 
-# As the scripts do.
-keep_freed_memory()
+# As the scripts do. But memory is not kept: one heap for all threads makes compilation,
+# most of the time here, a fifth longer.
 collect_garbage_rarely()
 
 import flax.linen as nn
