@@ -101,6 +101,8 @@ def from_pil(image: Image.Image) -> Photo:
     if image.mode == "CMYK":
         image, icc = _cmyk_to_rgb(image, icc), None
         notes += ("CMYK became sRGB",)
+    if image.mode == "1":
+        notes += ("1 bit became 8 bits of grey",)
     if image.mode in ("P", "PA"):
         notes += ("the palette became RGB",)
     array = _to_array(image)

@@ -15,7 +15,13 @@ from lkdn_jax.data.images import FORMATS, READ_FORMATS, check_size
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
-from lkdn_jax.inference.jobs import Job, find_jobs, is_done, passed_over
+from lkdn_jax.inference.jobs import (
+    Job,
+    check_neighbours,
+    find_jobs,
+    is_done,
+    passed_over,
+)
 from lkdn_jax.inference.upscaler import TILE, Upscaler, create_upscaler
 
 _LARGEST_FACTOR = 64
@@ -168,6 +174,8 @@ def upscale_inputs(
         if output.is_dir() and Path(name).is_dir() and output.samefile(name):
             raise InputError(f"{name} is also --output; give another --output")
     jobs = find_jobs(inputs, output, f".{format}" if format else None)
+    if not overwrite:
+        check_neighbours(jobs)
     tile = TILE if tile is None else tile
     upscaler = create_upscaler(weights, device, tile=tile, **options)
     resize = fit_into(fit) if fit else times(outscale) if outscale else None

@@ -199,9 +199,9 @@ def test_palettes_cmyk_and_bits_say_what_they_become(tmp_path):
 
     bits = Image.fromarray(pixels() > 127)
     bits.save(tmp_path / "1.png")
-    np.testing.assert_array_equal(
-        read_photo(tmp_path / "1.png").pixels[..., 0], np.asarray(bits) * 255
-    )
+    photo = read_photo(tmp_path / "1.png")
+    np.testing.assert_array_equal(photo.pixels[..., 0], np.asarray(bits) * 255)
+    assert photo.notes == ("1 bit became 8 bits of grey",)
 
 
 def test_a_transparent_colour_of_a_palette_becomes_alpha(tmp_path):

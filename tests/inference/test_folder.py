@@ -171,6 +171,23 @@ def test_never_writes_over_an_input(tmp_path, monkeypatch):
         find_jobs(["photos/a.png"], Path("linked"))
 
 
+def test_an_older_file_beside_its_input_is_kept(tmp_path, weights):
+    photo, older = save(tmp_path / "a.jpg"), save(tmp_path / "a.png", 12)
+    content = older.read_bytes()
+    os.utime(older, (0, 0))
+    inputs, png = [str(photo)], {"format": "png"}
+    with pytest.raises(InputError, match=r"a\.png is older than .*a\.jpg beside it"):
+        upscale_inputs(inputs, tmp_path, weights, **png)
+    assert older.read_bytes() == content
+    # Elsewhere it is an output of before the input was changed.
+    elsewhere = save(tmp_path / "out" / "a.png", 12)
+    os.utime(elsewhere, (0, 0))
+    assert upscale_inputs(inputs, elsewhere.parent, weights, **png).done == 1
+    assert upscale_inputs(inputs, tmp_path, weights, overwrite=True, **png).done == 1
+    assert older.read_bytes() == elsewhere.read_bytes() != content
+    assert upscale_inputs(inputs, tmp_path, weights, **png).skipped == 1
+
+
 def test_one_file_given_twice_is_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = save(Path("in/a.png"))
