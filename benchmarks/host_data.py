@@ -5,11 +5,10 @@ One thread makes batches of the ×4 recipe, 64 patches of 192 with their LR patc
 the PNG of every patch; and decoding the PNG of the tile that holds it, as a reader of
 480x480 sub-images does.
 
-Example: python -m benchmarks.host_data --input photos --output host_data.json
+    python benchmarks/host_data.py [--input PHOTOGRAPHS] [--output host_data.json]
 """
 
 import io
-import json
 import os
 import sys
 import tempfile
@@ -18,16 +17,18 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
 from PIL import Image
 
+from benchmarks import timing
 from lkdn_jax.cli import ArgumentParser, progress_bar, run
 from lkdn_jax.data.datasets import open_tiles
 from lkdn_jax.data.pipeline import host_batches
 from lkdn_jax.data.prepare import Options, prepare
 from lkdn_jax.data.samples import cut_samples, draw_samples
 from lkdn_jax.data.tiles import Tiles, load_tiles, write_tiles
-from lkdn_jax.files import atomic_write
 
 SCALE, TILE, BATCH, LR_PATCH, ROUNDS = 4, 480, 64, 48, 30
 
@@ -78,17 +79,6 @@ def tasks(tiles: Tiles) -> dict[str, Callable[[], object]]:
     }
 
 
-def interleaved(timed: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Time every task once a round, and take medians, in seconds."""
-    times: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(ROUNDS):
-        for name, task in timed.items():
-            start = time.perf_counter()
-            task()
-            times[name].append(time.perf_counter() - start)
-    return {name: float(np.median(taken)) for name, taken in times.items()}
-
-
 def pipeline_rate(tiles: Tiles, num_threads: int, num_workers: int = 0) -> float:
     """Measure the whole pipeline's batches a second, reading ahead."""
     batches = host_batches(
@@ -116,28 +106,21 @@ def main() -> None:
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         tiles = open_input(flags.input, Path(folder))
-        seconds = interleaved(tasks(tiles))
+        result = timing.interleave(tasks(tiles), ROUNDS)
         cores = os.cpu_count() or 1
         rates = {
             "1 thread": pipeline_rate(tiles, num_threads=1),
             f"{cores} threads": pipeline_rate(tiles, num_threads=cores),
             f"{cores} workers": pipeline_rate(tiles, num_workers=cores, num_threads=1),
         }
-    print(f"{len(tiles)} tiles of {TILE}; a batch is {BATCH} patches of 192 and 48")
-    for name, value in seconds.items():
-        ratio = value / seconds["host path"]
-        print(
-            f"{name:20} {value * 1e3:8.2f} ms a batch, {BATCH / value:9.0f} patches/s "
-            f"on one core, {ratio:7.2f} x host path"
-        )
+    title = f"{len(tiles)} tiles of {TILE}; a batch of {BATCH} patches of 192 and 48"
+    timing.print_table(f"{title}, on one core", result)
     for name, value in rates.items():
         print(
             f"pipeline, {name:10} {value:8.1f} batches/s, {value * BATCH:.0f} patches/s"
         )
-    if flags.output:
-        report = {"tiles": len(tiles), "seconds": seconds, "batches_per_second": rates}
-        with atomic_write(flags.output) as file:
-            file.write(json.dumps(report, indent=2).encode())
+    record = {"tiles": len(tiles), "batches": result, "batches_per_second": rates}
+    timing.write(flags.output, record)
 
 
 if __name__ == "__main__":

@@ -128,12 +128,14 @@ def join_tiles(parts: Iterable[Tiles]) -> Tiles:
     """Join tiles of one size in memory.
 
     Args:
-        parts: tiles, at least one part.
+        parts: Tiles, at least one part.
 
     Returns:
-        All of them, in order.
+        All of them, in order; one part is not copied.
     """
     parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
     return Tiles(
         np.concatenate([part.lr for part in parts]),
         np.concatenate([part.hr for part in parts]),

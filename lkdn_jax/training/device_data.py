@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
 Dataset = tuple[Array, Array]
@@ -40,8 +39,3 @@ def _turn(patch: Array, rows: Array, columns: Array, transpose: Array) -> Array:
     patch = jnp.where(rows == 1, patch[::-1], patch)
     patch = jnp.where(columns == 1, patch[:, ::-1], patch)
     return jnp.where(transpose == 1, patch.swapaxes(0, 1), patch)
-
-
-def concatenate_tiles(images: list[np.ndarray]) -> np.ndarray:
-    """Join the tiles of several sources along the first axis; one is not copied."""
-    return images[0] if len(images) == 1 else np.concatenate(images)

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 
 from lkdn_jax.data.pipeline import host_batches
 from lkdn_jax.data.samples import draw_samples
-from lkdn_jax.data.tiles import Tiles
-from lkdn_jax.training.device_data import concatenate_tiles, cut_samples
+from lkdn_jax.data.tiles import Tiles, join_tiles
+from lkdn_jax.training.device_data import cut_samples
 from lkdn_jax.training.sharding import replicate, shard_batch
 
 
@@ -65,13 +65,8 @@ def device_feed(mesh: Mesh, sources: Sequence[Tiles], sampling: Sampling) -> Fee
     Returns:
         The feed.
     """
-    dataset = replicate(
-        mesh,
-        tuple(
-            concatenate_tiles([np.asarray(getattr(s, name)) for s in sources])
-            for name in ("lr", "hr")
-        ),
-    )
+    tiles = join_tiles(sources)
+    dataset = replicate(mesh, (np.asarray(tiles.lr), np.asarray(tiles.hr)))
     counts = [len(source.lr) for source in sources]
     free = sources[0].lr.shape[1] - sampling.lr_patch
     rows = _host_rows(sampling.batch_size)

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lkdn_jax.data import samples
-from lkdn_jax.data.tiles import Tiles
-from lkdn_jax.training.device_data import concatenate_tiles, cut_samples
+from lkdn_jax.data.tiles import Tiles, join_tiles
+from lkdn_jax.training.device_data import cut_samples
 
 
 def test_cuts_on_the_device_what_the_host_cuts():
@@ -17,10 +17,8 @@ def test_cuts_on_the_device_what_the_host_cuts():
     drawn = samples.draw_samples(0, 7, 64, (3, 2), None, 12 - 5)
     assert len({tuple(row) for row in drawn[:, 3:]}) == 8
     expected = samples.cut_samples(sources, drawn, 5)
-    dataset = tuple(
-        jnp.asarray(concatenate_tiles([getattr(s, name) for s in sources]))
-        for name in ("lr", "hr")
-    )
+    tiles = join_tiles(sources)
+    dataset = jnp.asarray(tiles.lr), jnp.asarray(tiles.hr)
     cut = jax.jit(cut_samples, static_argnums=2)(dataset, jnp.asarray(drawn), 5)
     for ours, theirs in zip(cut, expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)
