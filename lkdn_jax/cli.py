@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _NARROWEST = 80  # columns a table needs; narrower terminals wrap its lines
+_LEAVE_SECONDS = 5
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -106,13 +108,29 @@ def run(main: Callable[[], None]) -> int:
         reason = _reason(error)
         if reason is None:
             raise
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason}", file=sys.stderr, flush=True)
+        _leave_others()
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         # At once: XLA's threads do not survive an orderly exit in the middle of work.
         os._exit(130)
     return 0
+
+
+def _leave_others() -> None:
+    """Leave the processes that this one trains with; if they do not answer, at once.
+
+    They may be gone, or wait for this one in a step. jax would wait for minutes.
+    """
+    jax = sys.modules.get("jax")
+    if jax is None or not jax.distributed.is_initialized():
+        return
+    leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(_LEAVE_SECONDS)
+    if leaving.is_alive():
+        os._exit(1)
 
 
 def _reason(error: Exception) -> str | None:

@@ -5,6 +5,7 @@ the trained network and its report leaves.
 """
 
 import contextlib
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from lkdn_jax.training.setup import (
     write_config,
 )
 from lkdn_jax.training.sharding import (
+    is_lost_process,
+    lost_process_advice,
     make_mesh,
     on_first_process,
     replicate,
@@ -60,7 +63,7 @@ def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> bool:
     """
     check_config(config)
     changes = check_workdir(config, workdir)
-    with contextlib.ExitStack() as stack:
+    with lost_process_advice(), contextlib.ExitStack() as stack:
         on_first_process(lambda: stack.enter_context(hold(workdir)))
         return _train_and_evaluate(config, workdir, changes, log)
 
@@ -135,7 +138,8 @@ def _train_and_evaluate(
             multihost_utils.sync_global_devices("finished")
         return stopped is None
     finally:
-        checkpoints.close()
+        if not is_lost_process(sys.exception()):  # a save would wait for it
+            checkpoints.close()
 
 
 def _advice(config: Config) -> AbstractContextManager[None]:

@@ -1,7 +1,8 @@
 """Devices: a mesh of all of them, the batch split over it, the state on each."""
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -10,6 +11,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lkdn_jax.errors import InputError
+from lkdn_jax.models.memory import is_out_of_memory
 
 Result = TypeVar("Result")
 
@@ -36,6 +38,8 @@ def join_processes(
             f"--process_id {index}: must be at least 0 and below --num_processes "
             f"{count}"
         )
+    # It would swallow a SIGTERM that comes before the first step.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (ValueError, RuntimeError) as error:
@@ -70,6 +74,36 @@ def on_first_process(function: Callable[[], Result]) -> Result | None:
     if failed:
         raise failure or InputError("process 0 failed: see its error")
     return result
+
+
+def is_lost_process(error: BaseException | None) -> bool:
+    """Return whether an error may say that another process ended or is out of reach."""
+    if error is None or jax.process_count() == 1:
+        return False
+    cause: Any = error.__cause__ or error
+    if is_out_of_memory(cause):
+        return False
+    # Of Gloo, which connects CPUs, jax raises a ValueError here and there.
+    return isinstance(cause, jax.errors.JaxRuntimeError) or "Gloo" in str(cause)
+
+
+@contextlib.contextmanager
+def lost_process_advice() -> Iterator[None]:
+    """Say in one line what to do where another process ended.
+
+    Raises:
+        InputError: What the processes do together failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_lost_process(error):
+            raise
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise InputError(
+            f"a step of all processes failed ({reason}): did another one end? Start "
+            "all of them again; they resume from the last checkpoint"
+        ) from error
 
 
 def make_mesh() -> Mesh:

@@ -1,6 +1,7 @@
 """train.py as a user runs it, and one finished run that tests compare with."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,6 +44,24 @@ def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
         )  # fmt: skip
 
     return start
+
+
+@pytest.fixture(scope="session")
+def start_two(
+    start: Callable[..., subprocess.Popen[str]],
+) -> Callable[..., list[subprocess.Popen[str]]]:
+    """Return a function that starts two processes that train in one workdir."""
+
+    def start_two(workdir: Path, *overrides: str) -> list[subprocess.Popen[str]]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        flags = "--multihost", f"--coordinator=127.0.0.1:{port}", "--num_processes=2"
+        return [
+            start(workdir, *overrides, *flags, f"--process_id={i}") for i in range(2)
+        ]
+
+    return start_two
 
 
 @pytest.fixture(scope="session")

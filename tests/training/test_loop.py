@@ -1,7 +1,6 @@
 """The loop as a user runs it: what it leaves, on several devices, what it checks."""
 
 import json
-import socket
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -74,31 +73,17 @@ def leaves(workdir):
     return jax.tree.leaves(lkdn_jax.load(workdir / "model.msgpack")[1])
 
 
-def test_two_devices_and_two_processes_train_as_one(start, train, whole, tmp_path):
+def test_two_devices_and_two_processes_train_as_one(start_two, train, whole, tmp_path):
     train(tmp_path / "two", devices=2)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = []
-    for i in range(2):
-        cluster = (
-            f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--process_id={i}",
-        )  # fmt: skip
-        processes.append(
-            start(
-                tmp_path / "hosts",
-                "--multihost",
-                "--validation.folders=photographs",
-                *cluster,
-            )
-        )
+    hosts = tmp_path / "hosts"
+    processes = start_two(hosts, "--validation.folders=photographs")
     results = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], results
     assert "wrote" in results[0][0]
     assert "wrote" not in results[1][0]
-    assert len(list((tmp_path / "hosts" / "tensorboard").iterdir())) == 1
+    assert len(list((hosts / "tensorboard").iterdir())) == 1
     assert_close(tmp_path / "two", whole, 1e-6)
-    assert_close(tmp_path / "hosts", whole, 1e-6)
+    assert_close(hosts, whole, 1e-6)
 
 
 def test_starts_from_weights(train, whole, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -86,6 +87,19 @@ def wait_for(process, path):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step(start_two, tmp_path):
+    processes = start_two(tmp_path, "--steps=100000")
+    wait_for(processes[0], tmp_path / "metrics.jsonl")
+    processes[1].send_signal(signal.SIGTERM)
+    results = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    stopped = re.search(r"by a signal to another process at step (\d+)", results[0][0])
+    assert stopped is not None, results
+    step = int(stopped[1])
+    assert step % 4 == 0  # log_every: where the processes ask each other
+    assert max(map(int, steps_saved(tmp_path))) == step
 
 
 def test_survives_kills_bit_equal(start, train, tmp_path):

@@ -1,0 +1,68 @@
+"""Processes that work together, of which one ends."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+TOGETHER = """
+import sys
+from lkdn_jax.cli import run
+from lkdn_jax.errors import InputError
+from lkdn_jax.training.sharding import join_processes, lost_process_advice
+
+def main():
+    from jax.experimental.multihost_utils import process_allgather
+    coordinator, index, fails = sys.argv[1:]
+    join_processes(coordinator, 2, int(index))
+    with lost_process_advice():
+        process_allgather(1)
+        print("together", flush=True)
+        if fails == index:
+            raise InputError("no such file here")
+        while True:
+            process_allgather(1)
+
+sys.exit(run(main))
+"""
+
+
+@pytest.mark.parametrize("how", ["is killed", "fails"])
+def test_one_that_ends_alone_is_one_line_for_the_other(how):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    fails = "1" if how == "fails" else "none"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TOGETHER, address, str(i), fails],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            while process.stdout.readline() != "together\n":
+                assert process.poll() is None, process.communicate()
+        if how == "is killed":
+            processes[1].kill()
+        # Left to itself, jax waits for the one that is gone for a minute and a half.
+        errors = [process.communicate(timeout=60)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    codes = [process.returncode for process in processes]
+    assert codes == [1, -signal.SIGKILL if how == "is killed" else 1], errors
+    assert errors[0].startswith("error: a step of all processes failed (UNKNOWN: Gloo")
+    assert "did another one end? Start all of them again" in errors[0]
+    assert errors[1] == ("" if how == "is killed" else "error: no such file here\n")
+    assert len(errors[0].splitlines()) == 1
