@@ -161,6 +161,8 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
         raise InputError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: check the path") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: {error.strerror}; change its permissions") from error
     except Image.UnidentifiedImageError as error:
         raise InputError(
             f"{path} cannot be read: it must be a PNG, JPEG, WebP, TIFF or BMP image; "
@@ -200,8 +202,8 @@ def write_photo(path: str | os.PathLike[str], photo: Photo) -> tuple[str, ...]:
         )
     notes: tuple[str, ...] = ()
     if photo.alpha is not None and file_format not in _ALPHA_FORMATS:
-        photo = photo.replace(photo.pixels, None)
-        notes += (f"{file_format} has no alpha: it was dropped",)
+        photo = _on_white(photo, photo.alpha)
+        notes += (f"{file_format} has no alpha: what shows through became white",)
     if photo.pixels.dtype == np.uint16 and file_format not in _DEEP_FORMATS:
         photo = _to_8_bits(photo)
         notes += (f"{file_format} has 8 bits: the 16 were rounded",)
@@ -246,6 +248,13 @@ def _joined(photo: Photo) -> np.ndarray:
     if photo.alpha is not None:
         array = np.concatenate([array, photo.alpha[..., None]], axis=-1)
     return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def _on_white(photo: Photo, alpha: np.ndarray) -> Photo:
+    white = np.iinfo(alpha.dtype).max
+    opacity = alpha[..., None] / np.float32(white)
+    pixels = np.rint(photo.pixels * opacity + white * (1 - opacity))
+    return photo.replace(pixels.astype(alpha.dtype), None)
 
 
 def _to_8_bits(photo: Photo) -> Photo:

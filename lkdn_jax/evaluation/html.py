@@ -84,16 +84,19 @@ def _summary(entries: Sequence[Entry]) -> str:
             mean, known = result["mean"], published(entry, dataset)
             text = "—" if known is None else f"{known[0]:.2f}"
             text += f" / {known[1]:.4f}" if known and known[1] is not None else ""
-            rows.append(
-                (
-                    entry.name,
-                    dataset,
-                    f"{mean['psnr_y']:.2f} / {mean['ssim_y']:.4f}",
-                    text,
-                    f"{mean['bicubic_psnr_y']:.2f}",
-                )
-            )
-    headings = ("network", "dataset", "PSNR-Y / SSIM-Y", "published", "bicubic")
+            row = [
+                entry.name,
+                dataset,
+                f"{mean['psnr_y']:.2f} / {mean['ssim_y']:.4f}",
+                text,
+                f"{mean['bicubic_psnr_y']:.2f}",
+            ]
+            if "psnr_rgb" in mean:
+                row.append(f"{mean['psnr_rgb']:.2f} / {mean['ssim_rgb']:.4f}")
+            rows.append(row)
+    headings = ["network", "dataset", "PSNR-Y / SSIM-Y", "published", "bicubic"]
+    if len(rows[0]) > len(headings):
+        headings.append("PSNR / SSIM RGB")
     scale = entries[0].report["scale"]
     return f"<section><h2>Result, ×{scale}</h2>{_table(headings, rows)}</section>"
 

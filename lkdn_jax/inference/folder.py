@@ -15,16 +15,11 @@ from lkdn_jax.data.images import FORMATS, READ_FORMATS, check_size
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
-from lkdn_jax.inference.jobs import (
-    Job,
-    check_neighbours,
-    find_jobs,
-    is_done,
-    passed_over,
-)
+from lkdn_jax.inference.jobs import Job, find_jobs, is_done, passed_over
 from lkdn_jax.inference.upscaler import TILE, Upscaler, create_upscaler
 
 _LARGEST_FACTOR = 64
+_OPEN_ERRORS = (OSError, ValueError, SyntaxError)
 
 Size = tuple[int, int]  # width, height
 Progress = Callable[[str, int, int], None]
@@ -58,6 +53,8 @@ def upscale_files(
     progress: Progress = lambda *_: None,
 ) -> Summary:
     """Upscale files; an output that is there and newer is not redone.
+
+    What is there and older is replaced only if it has the size of the output.
 
     Args:
         upscaler: The network.
@@ -111,6 +108,8 @@ def upscale_files(
                 size = resize((w, h)) if resize else None
                 w, h = size or (w * upscaler.scale, h * upscaler.scale)
                 check_size(job.target, FORMATS[job.target.suffix.lower()], h, w)
+                if not overwrite:
+                    _check_earlier(job.target, (w, h))
                 upscaled = upscaler.photo(photo, count)
             except Exception as error:  # noqa: BLE001
                 fail(job, error)
@@ -174,8 +173,6 @@ def upscale_inputs(
         if output.is_dir() and Path(name).is_dir() and output.samefile(name):
             raise InputError(f"{name} is also --output; give another --output")
     jobs = find_jobs(inputs, output, f".{format}" if format else None)
-    if not overwrite:
-        check_neighbours(jobs)
     tile = TILE if tile is None else tile
     upscaler = create_upscaler(weights, device, tile=tile, **options)
     resize = fit_into(fit) if fit else times(outscale) if outscale else None
@@ -223,11 +220,29 @@ def _resized(photo: Photo, size: Size) -> Photo:
     return photo.replace(np.stack(planes, axis=-1), alpha)
 
 
+def _check_earlier(target: Path, size: Size) -> None:
+    """Refuse to replace an image of another size: it is no earlier output."""
+    if not target.is_file() or target.stat().st_size == 0:
+        return
+    try:
+        with Image.open(target, formats=READ_FORMATS) as image:
+            found = image.size
+    except Image.DecompressionBombError:
+        return  # so large are outputs
+    except _OPEN_ERRORS:
+        found = 0, 0
+    if found != size:
+        raise InputError(
+            f"{target} is older and of another size than the output, so perhaps none; "
+            "give another --output, or --overwrite to replace it"
+        )
+
+
 def _count_tiles(upscaler: Upscaler, path: Path) -> int:
     try:
         with Image.open(path, formats=READ_FORMATS) as image:
             w, h = image.size
             alpha = image.has_transparency_data
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (*_OPEN_ERRORS, Image.DecompressionBombError):
         return 0  # what is wrong with it is said when it is read
     return upscaler.count_tiles(h, w) * (2 if alpha else 1)

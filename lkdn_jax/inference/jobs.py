@@ -109,25 +109,6 @@ def is_done(job: Job) -> bool:
     return target.st_size > 0 and target.st_mtime >= source.st_mtime
 
 
-def check_neighbours(jobs: Sequence[Job]) -> None:
-    """Refuse to replace a file beside its input that is older, so perhaps no output.
-
-    Args:
-        jobs: As `find_jobs` returns them.
-
-    Raises:
-        InputError: There is such a file.
-    """
-    for job in jobs:
-        beside = job.source.parent.resolve() == job.target.parent.resolve()
-        there = job.target.is_file() and job.target.stat().st_size > 0
-        if beside and there and not is_done(job):
-            raise InputError(
-                f"{job.target} is older than {job.source} beside it and would be "
-                "overwritten; give another --output, or --overwrite if it may be"
-            )
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
     """Return what two names of one file share, None if there is none."""
     try:

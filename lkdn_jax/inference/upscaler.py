@@ -1,6 +1,7 @@
 """Upscale arrays and photographs of any size with one compiled program a shape."""
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -131,14 +132,16 @@ class Upscaler:
         """
         if isinstance(image, PIL.Image.Image) and all(image.size):
             return to_pil(self.photo(from_pil(image)))
+        if isinstance(image, (str, os.PathLike)):
+            raise InputError(
+                f"{image}: give the image itself, PIL.Image.open({image!r})"
+            )
         image = np.asarray(image)
         image = image.astype(image.dtype.newbyteorder("="), copy=False)
-        if image.ndim == 4 and len(image):
-            return np.stack([self(one) for one in image])
-        channels = image.shape[2] if image.ndim == 3 else 1
+        channels = image.shape[-1] if image.ndim > 2 else 1
         integer = image.dtype in (np.uint8, np.uint16)
         if (
-            image.ndim not in (2, 3)
+            image.ndim not in (2, 3, 4)
             or channels not in (1, 2, 3, 4)
             or not (integer or jnp.issubdtype(image.dtype, jnp.floating))
             or image.size == 0
@@ -148,6 +151,8 @@ class Upscaler:
                 "[h, w], [h, w, c] or [n, h, w, c] with 1 to 4 channels, uint8, uint16 "
                 "or floating point in [0, 1]"
             )
+        if image.ndim == 4:
+            return np.stack([self(one) for one in image])
         if not integer and not (image.min() >= -1 and image.max() <= _BRIGHTEST):
             raise InputError(
                 f"floating point from {image.min()} to {image.max()}: give values in "

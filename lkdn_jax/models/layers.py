@@ -20,6 +20,7 @@ from flax.linen.dtypes import promote_dtype
 from flax.typing import Dtype
 from jax import Array, lax
 
+from lkdn_jax.errors import InputError
 from lkdn_jax.ops.depthwise import Padding, depthwise_conv
 from lkdn_jax.ops.dtypes import at_least_float32
 from lkdn_jax.ops.order import store
@@ -207,6 +208,23 @@ class DepthwiseConv(nn.Module):
         )
 
 
+def refuse_unfolded(module: nn.Module, name: str) -> None:
+    """Refuse parameters of the form that is trained, which Flax would leave out.
+
+    Args:
+        module: The module in its folded form.
+        name: A submodule that only the form that is trained has.
+
+    Raises:
+        InputError: The module was given parameters of that name.
+    """
+    if name in module.variables.get("params", {}):
+        raise InputError(
+            f"{'/'.join(module.path)} was given {name}, which only the network that is "
+            "trained has: fold its parameters (lkdn_jax.fold), or take that network"
+        )
+
+
 class BSConv(nn.Module):
     """Blueprint separable convolution: 1×1 without bias, then depthwise 3×3.
 
@@ -224,6 +242,7 @@ class BSConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map framed features [n, h + 2, w + 2, c] to [n, h, w, features]."""
+        refuse_unfolded(self, "rep1x1")
         x = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x)
         return DepthwiseConv(3, padding="VALID", dtype=self.dtype, name="dw")(x)
 

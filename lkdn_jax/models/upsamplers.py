@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jax import Array
 
-from lkdn_jax.models.layers import Conv, mask
+from lkdn_jax.models.layers import Conv, mask, refuse_unfolded
 
 
 def pixel_shuffle(x: Array, scale: int) -> Array:
@@ -38,6 +38,7 @@ class DirectUpsampler(nn.Module):
     @nn.compact
     def __call__(self, x: Array, valid: Array | None = None) -> Array:
         """Map features [n, h, w, c] to images [n, h·s, w·s, 3]."""
+        refuse_unfolded(self, "conv1x1")
         conv = Conv(3 * self.scale**2, 3, dtype=self.dtype, name="conv3")
         return pixel_shuffle(conv(mask(x, valid)), self.scale)
 

@@ -110,7 +110,9 @@ def _parse(text: str, kind: type) -> Any:
     if kind is str:
         return text
     if kind is tuple:
-        return tuple(_literal(part) for part in text.split(",") if part)
+        if text[:1] + text[-1:] in ("()", "[]"):
+            text = text[1:-1]
+        return tuple(_literal(part.strip()) for part in text.split(",") if part.strip())
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     value = ast.literal_eval(text.replace("_", ""))

@@ -95,8 +95,29 @@ def initial_params(model: LKDN, config: Config) -> Any:
     try:
         check_params(params, expected_params(model))
     except InputError as error:
-        raise InputError(f"init_from {config.init_from}: {error}") from error
+        ours, theirs = _architecture(model), _architecture(saved)
+        differences = ", ".join(
+            f"{name} {theirs[name]}, not {ours[name]}"
+            for name in ours
+            if theirs[name] != ours[name]
+        )
+        raise InputError(
+            f"init_from {config.init_from} is of another network than the config's "
+            f"({differences or error}); give weights of that network, not folded"
+        ) from error
     return params
+
+
+def _architecture(model: LKDN) -> dict[str, Any]:
+    distilled, attention = model.inner_features()
+    return {
+        "features": model.features,
+        "num_blocks": model.num_blocks,
+        "distilled": distilled,
+        "attention_features": attention,
+        "shallow_block": model.shallow_block,
+        "upsampler": model.upsampler,
+    }
 
 
 def check_config(config: Config) -> None:
@@ -217,12 +238,16 @@ def check_workdir(config: Config, workdir: Path) -> list[str]:
         if old.get(name) == value:
             continue
         section, _, field = name.partition(".")
-        if section == "model" and field not in _NOT_ARCHITECTURE:
+        architecture = section == "model" and field not in _NOT_ARCHITECTURE
+        if architecture or name == "optimizer.name":
             raise InputError(
                 f"{workdir} holds a run whose {name} is {old.get(name)}, not {value}; "
                 "choose another --workdir"
             )
-        lines.append(f"{name} was {old.get(name)}, is now {value}")
+        line = f"{name} was {old.get(name)!r}, is now {value!r}"
+        if name == "init_from":
+            line += " (of no effect once there is a checkpoint)"
+        lines.append(line)
     return lines
 
 

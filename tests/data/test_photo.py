@@ -64,8 +64,22 @@ def test_8_bit_formats_keep_profile_and_exif_and_say_what_they_drop(tmp_path, su
         rounded = np.rint(photo.pixels / 257)
         np.testing.assert_array_equal(back.pixels[visible], rounded[visible])
     else:  # noise, which JPEG does not keep well
-        assert np.abs(back.pixels - photo.pixels / 257).mean() < 4
+        opacity = photo.alpha[..., None] / 65535
+        on_white = photo.pixels / 257 * opacity + 255 * (1 - opacity)
+        assert np.abs(back.pixels - on_white).mean() < 4
     assert any("alpha" in note for note in notes) == (suffix == ".jpg")
+
+
+def test_what_shows_through_becomes_white_where_there_is_no_alpha(tmp_path):
+    colours, alpha = pixels(3) // 2, np.full((H, W), 255, np.uint8)
+    alpha[:, 10:20], alpha[:, 20:] = 102, 0  # 0.4 of it is seen, and nothing
+    notes = write_photo(tmp_path / "a.bmp", Photo(colours, alpha))
+    assert notes == ("BMP has no alpha: what shows through became white",)
+    back = read_photo(tmp_path / "a.bmp").pixels
+    np.testing.assert_array_equal(back[:, :10], colours[:, :10])
+    mixed = np.rint(colours[:, 10:20] * 0.4 + 0.6 * 255)
+    np.testing.assert_array_equal(back[:, 10:20], mixed)
+    assert (back[:, 20:] == 255).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

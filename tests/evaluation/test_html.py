@@ -88,6 +88,16 @@ def test_is_one_file_with_everything_escaped():
     assert first.size == (CROP, CROP)
 
 
+def test_shows_rgb_where_it_was_measured():
+    measured = entry()
+    assert "PSNR / SSIM RGB" not in render([measured])
+    mean = measured.report["datasets"]["Set5"]["mean"]
+    mean |= {"psnr_rgb": 30.126, "ssim_rgb": 0.87654}
+    text = render([measured])
+    assert '<th scope="col">PSNR / SSIM RGB</th>' in text
+    assert "<td>30.13 / 0.8765</td>" in text
+
+
 def test_compares_one_network_only_on_urban100():
     assert "multiply-adds, G" not in render([entry()])
     text = render([entry(dataset="Urban100", psnr=26.417)])

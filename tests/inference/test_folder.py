@@ -171,21 +171,25 @@ def test_never_writes_over_an_input(tmp_path, monkeypatch):
         find_jobs(["photos/a.png"], Path("linked"))
 
 
-def test_an_older_file_beside_its_input_is_kept(tmp_path, weights):
-    photo, older = save(tmp_path / "a.jpg"), save(tmp_path / "a.png", 12)
-    content = older.read_bytes()
-    os.utime(older, (0, 0))
-    inputs, png = [str(photo)], {"format": "png"}
-    with pytest.raises(InputError, match=r"a\.png is older than .*a\.jpg beside it"):
-        upscale_inputs(inputs, tmp_path, weights, **png)
-    assert older.read_bytes() == content
-    # Elsewhere it is an output of before the input was changed.
-    elsewhere = save(tmp_path / "out" / "a.png", 12)
-    os.utime(elsewhere, (0, 0))
-    assert upscale_inputs(inputs, elsewhere.parent, weights, **png).done == 1
-    assert upscale_inputs(inputs, tmp_path, weights, overwrite=True, **png).done == 1
-    assert older.read_bytes() == elsewhere.read_bytes() != content
-    assert upscale_inputs(inputs, tmp_path, weights, **png).skipped == 1
+def test_an_image_of_another_size_is_no_earlier_output(tmp_path, weights):
+    save(tmp_path / "in" / "a.jpg")
+    inputs, output = [str(tmp_path / "in")], tmp_path / "out"
+    for name, content in (("image", save(tmp_path / "b.png", 12).read_bytes()),
+                          ("text", b"a text")):  # fmt: skip
+        older = output / name / "a.png"
+        older.parent.mkdir(parents=True)
+        older.write_bytes(content)
+        os.utime(older, (0, 0))
+        summary = upscale_inputs(inputs, older.parent, weights, format="png")
+        assert "of another size than the output" in summary.failures[0]
+        assert older.read_bytes() == content
+        again = {"format": "png", "overwrite": True}
+        assert upscale_inputs(inputs, older.parent, weights, **again).done == 1
+        written = older.read_bytes()
+        os.utime(older, (0, 0))  # the input has changed since
+        assert upscale_inputs(inputs, older.parent, weights, format="png").done == 1
+        assert older.read_bytes() == written
+        assert older.stat().st_mtime > 0
 
 
 def test_one_file_given_twice_is_one(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lkdn_jax
-from lkdn_jax import LKDN, fold, fold_difference, folded_model, lkdn_s
+from lkdn_jax import LKDN, InputError, fold, fold_difference, folded_model, lkdn_s
 from lkdn_jax.models import reparam
 
 
@@ -57,6 +57,17 @@ def test_leaves_alone_what_cannot_be_folded(init):
         jax.tree.leaves(folded), jax.tree.leaves(params), strict=True
     ):
         assert ours is theirs
+
+
+def test_a_folded_network_refuses_parameters_that_are_not(init):
+    for model, name in (
+        (LKDN(scale=2, features=6, num_blocks=1, shallow_block="RBSB"), "rep1x1"),
+        (LKDN(scale=2, features=6, num_blocks=1, upsampler="rep"), "conv1x1"),
+    ):
+        params, lr = init(model)["params"], jnp.zeros((1, 4, 4, 3))
+        assert jax.eval_shape(model.apply, {"params": params}, lr).shape[1] == 8
+        with pytest.raises(InputError, match=f"was given {name}, .*lkdn_jax.fold"):
+            jax.eval_shape(folded_model(model).apply, {"params": params}, lr)
 
 
 def test_is_pure_and_idempotent(init):

@@ -2,7 +2,7 @@ import jax
 import optax
 import pytest
 
-from lkdn_jax import InputError
+from lkdn_jax import LKDN, InputError
 from lkdn_jax.cli import ArgumentParser
 from lkdn_jax.models.lkdn import expected_params
 from lkdn_jax.training.config import load_config
@@ -12,6 +12,7 @@ from lkdn_jax.training.setup import (
     create_feed,
     create_model,
     create_tx,
+    initial_params,
 )
 from lkdn_jax.training.sharding import join_processes
 
@@ -74,6 +75,9 @@ def test_every_field_can_be_set(configs):
     assert config.optimizer.learning_rate == 1e-4
     assert config.optimizer.max_grad_norm == 1.0
     assert config.optimizer.betas == (0.9, 0.8, 0.7)
+    for text in ("(0.9, 0.8, 0.7)", "[0.9,0.8,0.7]", "(0.9,0.8,0.7,)"):
+        again = load_config(configs / "default.py", [f"--optimizer.betas={text}"])
+        assert again.optimizer.betas == (0.9, 0.8, 0.7)
     assert config.model.remat is True
     assert config.model.distilled == 12
     assert config.data.sources == ("a", "tfds:div2k")
@@ -180,6 +184,28 @@ def test_a_damaged_note_of_the_run_before(configs, tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=r"config\.json is damaged: remove it"):
         check_workdir(load_config(configs / "x4.py"), tmp_path)
+
+
+def test_a_run_keeps_its_optimizer_and_starts_once(configs, tmp_path):
+    old = load_config(configs / "x4.py")
+    (tmp_path / "config.json").write_text(old.to_json())
+    new = load_config(configs / "x4.py", ["--optimizer.name=adam"])
+    with pytest.raises(InputError, match=r"optimizer\.name is adan, not adam; choo"):
+        check_workdir(new, tmp_path)
+    new = load_config(configs / "x4.py", ["--init_from=a.pth", "--steps=7"])
+    assert check_workdir(new, tmp_path) == [
+        "steps was 1000000, is now 7",
+        "init_from was '', is now 'a.pth' (of no effect once there is a checkpoint)",
+    ]
+
+
+def test_says_which_network_the_weights_are_of(configs, save_weights):
+    path = save_weights(LKDN(features=4, num_blocks=1))
+    words = [f"--init_from={path}", "--model.features=4", "--model.num_blocks=2"]
+    config = load_config(configs / "x4.py", [*words, "--model.shallow_block=RBSB"])
+    known = r"\(num_blocks 1, not 2, shallow_block BSB, not RBSB\)"
+    with pytest.raises(InputError, match=rf"than the config's {known}; give weights"):
+        initial_params(create_model(config.model), config)
 
 
 @pytest.mark.parametrize(
