@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,12 +104,16 @@ def run(main: Callable[[], None]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_others()
         return 1
     except Exception as error:
         reason = _reason(error)
-        if reason is None:
+        if reason is not None:
+            print(f"error: {reason}", file=sys.stderr, flush=True)
+        elif _has_others():
+            traceback.print_exc()
+        else:
             raise
-        print(f"error: {reason}", file=sys.stderr, flush=True)
         _leave_others()
         return 1
     except KeyboardInterrupt:
@@ -118,18 +123,25 @@ def run(main: Callable[[], None]) -> int:
     return 0
 
 
+def _has_others() -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
 def _leave_others() -> None:
     """Leave the processes that this one trains with; if they do not answer, at once.
 
     They may be gone, or wait for this one in a step. jax would wait for minutes.
     """
-    jax = sys.modules.get("jax")
-    if jax is None or not jax.distributed.is_initialized():
+    if not _has_others():
         return
-    leaving = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    shutdown = sys.modules["jax"].distributed.shutdown
+    leaving = threading.Thread(target=shutdown, daemon=True)
     leaving.start()
     leaving.join(_LEAVE_SECONDS)
     if leaving.is_alive():
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(1)
 
 

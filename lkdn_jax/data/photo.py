@@ -34,6 +34,7 @@ _DEEP_ERRORS = (AttributeError, OverflowError, RuntimeError)
 # PNG at its default level takes a third of the time the network takes on two cores.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = SAVE_OPTIONS | {"PNG": {"compress_level": 1}}
 _DEEP_FORMATS = ("PNG", "TIFF")
+_STRIP = 256  # rows
 _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP")
 
 
@@ -251,10 +252,13 @@ def _joined(photo: Photo) -> np.ndarray:
 
 
 def _on_white(photo: Photo, alpha: np.ndarray) -> Photo:
-    white = np.iinfo(alpha.dtype).max
-    opacity = alpha[..., None] / np.float32(white)
-    pixels = np.rint(photo.pixels * opacity + white * (1 - opacity))
-    return photo.replace(pixels.astype(alpha.dtype), None)
+    white, pixels = np.iinfo(alpha.dtype).max, np.empty_like(photo.pixels)
+    for top in range(0, len(alpha), _STRIP):  # float32 takes four times the memory
+        rows = slice(top, top + _STRIP)
+        opacity = alpha[rows, :, None] / np.float32(white)
+        mixed = photo.pixels[rows] * opacity + white * (1 - opacity)
+        pixels[rows] = np.rint(mixed).astype(alpha.dtype)
+    return photo.replace(pixels, None)
 
 
 def _to_8_bits(photo: Photo) -> Photo:

@@ -30,7 +30,7 @@ class Summary:
     """What became of the files.
 
     Attributes:
-        total: Files in all.
+        total: Files in all, and folders that could not be listed.
         done: Files written.
         skipped: Files that were there already.
         notes: Source and what changed in it, in words.
@@ -54,7 +54,8 @@ def upscale_files(
 ) -> Summary:
     """Upscale files; an output that is there and newer is not redone.
 
-    What is there and older is replaced only if it has the size of the output.
+    What is there and older is replaced only if it has the size of the output, where
+    Pillow can tell (up to 179 megapixels).
 
     Args:
         upscaler: The network.
@@ -179,7 +180,10 @@ def upscale_inputs(
     summary = upscale_files(
         upscaler, jobs, resize=resize, overwrite=overwrite, progress=progress
     )
-    summary.notes += passed_over(inputs, output)
+    notes, unlisted = passed_over(inputs, output)
+    summary.notes += notes
+    summary.failures += unlisted
+    summary.total += len(unlisted)
     return summary
 
 
@@ -221,7 +225,7 @@ def _resized(photo: Photo, size: Size) -> Photo:
 
 
 def _check_earlier(target: Path, size: Size) -> None:
-    """Refuse to replace an image of another size: it is no earlier output."""
+    """Refuse to replace what is no image of the output's size, so no earlier one."""
     if not target.is_file() or target.stat().st_size == 0:
         return
     try:
@@ -230,11 +234,13 @@ def _check_earlier(target: Path, size: Size) -> None:
     except Image.DecompressionBombError:
         return  # so large are outputs
     except _OPEN_ERRORS:
-        found = 0, 0
+        if target.suffix.lower() in (".tif", ".tiff"):
+            return  # Pillow opens no 16-bit grey with alpha
+        found = None
     if found != size:
         raise InputError(
-            f"{target} is older and of another size than the output, so perhaps none; "
-            "give another --output, or --overwrite to replace it"
+            f"{target} is older and no image of the output's size, so perhaps no "
+            "output; give another --output, or --overwrite to replace it"
         )
 
 

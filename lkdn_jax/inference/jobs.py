@@ -36,6 +36,7 @@ def find_jobs(
     Raises:
         InputError: An input that is not there or holds no image, an output that names
             no format, or two files that would be written to one.
+        OSError: A folder that cannot be listed.
     """
     # A source by where it is: as it was given, and where it goes in `output`.
     sources: dict[Path, tuple[Path, Path]] = {}
@@ -47,6 +48,8 @@ def find_jobs(
         if not found and not glob.has_magic(name) and not Path(name).exists():
             raise InputError(f"{name} does not exist: check the path")
         if not found:
+            if os.path.isdir(name):
+                os.scandir(name).close()  # raises where that is why
             raise InputError(
                 f"{name}: no image found; give image files "
                 f"({', '.join(IMAGE_SUFFIXES)}), folders or patterns"
@@ -75,7 +78,7 @@ def find_jobs(
     return jobs
 
 
-def passed_over(inputs: Sequence[str], output: Path) -> list[str]:
+def passed_over(inputs: Sequence[str], output: Path) -> tuple[list[str], list[str]]:
     """Say how many files in the folders are no images, and which cannot be listed.
 
     Args:
@@ -84,21 +87,21 @@ def passed_over(inputs: Sequence[str], output: Path) -> list[str]:
 
     Returns:
         A sentence for each folder with files of other suffixes (hidden ones do not
-        count), and for each folder that cannot be listed.
+        count), and one for each folder that cannot be listed.
     """
-    notes = []
+    notes, unlisted = [], []
     for name in filter(os.path.isdir, inputs):
         errors: list[OSError] = []
         files = _walk(Path(name), output, errors.append)
         others = [s for file in files if (s := file.suffix.lower()) not in FORMATS]
-        notes += [f"{e.filename}: passed over ({e.strerror})" for e in errors]
+        unlisted += [f"{e.filename}: passed over ({e.strerror})" for e in errors]
         if others:
             kinds = ", ".join(sorted({suffix or "no suffix" for suffix in others}))
             notes.append(
                 f"{name}: files passed over: {len(others)} ({kinds}); only "
                 f"{', '.join(IMAGE_SUFFIXES)} are read"
             )
-    return notes
+    return notes, unlisted
 
 
 def is_done(job: Job) -> bool:

@@ -209,19 +209,19 @@ class DepthwiseConv(nn.Module):
 
 
 def refuse_unfolded(module: nn.Module, name: str) -> None:
-    """Refuse parameters of the form that is trained, which Flax would leave out.
+    """Refuse parameters of the form that folds, which Flax would leave out.
 
     Args:
-        module: The module in its folded form.
-        name: A submodule that only the form that is trained has.
+        module: A module of another form.
+        name: A submodule that only the form that folds has.
 
     Raises:
         InputError: The module was given parameters of that name.
     """
     if name in module.variables.get("params", {}):
         raise InputError(
-            f"{'/'.join(module.path)} was given {name}, which only the network that is "
-            "trained has: fold its parameters (lkdn_jax.fold), or take that network"
+            f"{'/'.join(module.path) or 'it'} was given {name}, which another form of "
+            "the network has: fold its parameters (lkdn_jax.fold), or take that network"
         )
 
 
@@ -261,6 +261,7 @@ class BSRB(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map framed features [n, h + 2, w + 2, features] to [n, h, w, features]."""
+        refuse_unfolded(self, "rep1x1")
         y = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x)
         y = DepthwiseConv(3, padding="VALID", dtype=self.dtype, name="dw")(y)
         return y + unframe(x).astype(y.dtype)

@@ -110,9 +110,10 @@ def _parse(text: str, kind: type) -> Any:
     if kind is str:
         return text
     if kind is tuple:
-        if text[:1] + text[-1:] in ("()", "[]"):
-            text = text[1:-1]
-        return tuple(_literal(part.strip()) for part in text.split(",") if part.strip())
+        whole = _literal(text)
+        if isinstance(whole, tuple | list):  # with brackets, or of several numbers
+            return tuple(whole)
+        return tuple(_literal(part) for part in text.split(",") if part)
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     value = ast.literal_eval(text.replace("_", ""))

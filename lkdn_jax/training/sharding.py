@@ -11,9 +11,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lkdn_jax.errors import InputError
-from lkdn_jax.models.memory import is_out_of_memory
 
 Result = TypeVar("Result")
+
+# What errors hold where processes lose each other: the libraries that connect CPUs and
+# GPUs, and the states of jax's coordination service.
+_LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service")
 
 
 def join_processes(
@@ -80,11 +83,8 @@ def is_lost_process(error: BaseException | None) -> bool:
     """Return whether an error may say that another process ended or is out of reach."""
     if error is None or jax.process_count() == 1:
         return False
-    cause: Any = error.__cause__ or error
-    if is_out_of_memory(cause):
-        return False
-    # Of Gloo, which connects CPUs, jax raises a ValueError here and there.
-    return isinstance(cause, jax.errors.JaxRuntimeError) or "Gloo" in str(cause)
+    text = str(error.__cause__ or error)
+    return any(word in text for word in _LOST)
 
 
 @contextlib.contextmanager

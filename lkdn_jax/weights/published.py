@@ -128,6 +128,8 @@ def check_params(params: Tree, expected: Tree) -> None:
     Raises:
         InputError: Missing names (`-`), unexpected names (`+`), wrong shapes (`!`).
     """
+    if list(params) == ["params"]:
+        raise InputError("a tree of variables: give the one in it, of name params")
     have, want = _shapes(params), _shapes(expected)
     problems = [f"-{name}" for name in want if name not in have]
     problems += [f"+{name}" for name in have if name not in want]

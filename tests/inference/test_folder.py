@@ -85,11 +85,11 @@ def test_says_what_it_passes_over(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
     inputs = [str(tmp_path / name) for name in ("in", "in/c/e", "in/*")]
-    (note,) = passed_over(inputs, tmp_path / "in" / "out")
+    (note,), _ = passed_over(inputs, tmp_path / "in" / "out")
     assert note.startswith(
         f"{inputs[0]}: files passed over: 3 (.heic, no suffix); only"
     )
-    assert passed_over([str(tmp_path / "in/out")], tmp_path) == [
+    assert passed_over([str(tmp_path / "in/out")], tmp_path)[0] == [
         f"{tmp_path / 'in/out'}: files passed over: 1 (.gif); only .png, .jpg, .jpeg, "
         ".webp, .tif, .tiff, .bmp are read"
     ]
@@ -181,7 +181,7 @@ def test_an_image_of_another_size_is_no_earlier_output(tmp_path, weights):
         older.write_bytes(content)
         os.utime(older, (0, 0))
         summary = upscale_inputs(inputs, older.parent, weights, format="png")
-        assert "of another size than the output" in summary.failures[0]
+        assert "older and no image of the output's size" in summary.failures[0]
         assert older.read_bytes() == content
         again = {"format": "png", "overwrite": True}
         assert upscale_inputs(inputs, older.parent, weights, **again).done == 1
@@ -229,7 +229,7 @@ def test_two_files_of_one_spelling_are_two(tmp_path):
         find_jobs(names, tmp_path / "out")
 
 
-def test_says_which_folder_cannot_be_listed(tmp_path, monkeypatch):
+def test_says_which_folder_cannot_be_listed(tmp_path, monkeypatch, weights):
     save(tmp_path / "in/a.png")
     locked = save(tmp_path / "in/locked/b.png").parent
     listed = os.scandir
@@ -240,10 +240,15 @@ def test_says_which_folder_cannot_be_listed(tmp_path, monkeypatch):
         return listed(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    notes = passed_over([str(tmp_path / "in")], tmp_path / "out")
-    assert notes == [f"{locked}: passed over (Permission denied)"]
+    failure = f"{locked}: passed over (Permission denied)"
+    inputs, output = [str(tmp_path / "in")], tmp_path / "out"
+    assert passed_over(inputs, output) == ([], [failure])
+    summary = upscale_inputs(inputs, output, weights)
+    assert (summary.done, summary.total, summary.failures) == (1, 2, [failure])
     (job,) = find_jobs([str(tmp_path / "in")], tmp_path / "out")
     assert job.source.name == "a.png"
+    with pytest.raises(PermissionError):
+        find_jobs([str(locked)], tmp_path / "out")
 
 
 def test_a_link_to_nothing_and_a_damaged_image_of_another_kind(tmp_path, weights):

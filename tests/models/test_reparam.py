@@ -68,6 +68,9 @@ def test_a_folded_network_refuses_parameters_that_are_not(init):
         assert jax.eval_shape(model.apply, {"params": params}, lr).shape[1] == 8
         with pytest.raises(InputError, match=f"was given {name}, .*lkdn_jax.fold"):
             jax.eval_shape(folded_model(model).apply, {"params": params}, lr)
+        residual = model.clone(shallow_block="BSRB", upsampler="direct")
+        with pytest.raises(InputError, match=f"was given {name}"):
+            jax.eval_shape(residual.apply, {"params": params}, lr)
 
 
 def test_is_pure_and_idempotent(init):

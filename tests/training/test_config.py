@@ -78,6 +78,9 @@ def test_every_field_can_be_set(configs):
     for text in ("(0.9, 0.8, 0.7)", "[0.9,0.8,0.7]", "(0.9,0.8,0.7,)"):
         again = load_config(configs / "default.py", [f"--optimizer.betas={text}"])
         assert again.optimizer.betas == (0.9, 0.8, 0.7)
+    for text in ("(2023) trip", "[old]", "(a),(b)"):
+        again = load_config(configs / "default.py", [f"--data.sources={text}"])
+        assert again.data.sources == tuple(text.split(","))
     assert config.model.remat is True
     assert config.model.distilled == 12
     assert config.data.sources == ("a", "tfds:div2k")

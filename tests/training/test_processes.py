@@ -25,6 +25,8 @@ def main():
         print("together", flush=True)
         if fails == index:
             raise InputError("no such file here")
+        if fails == f"bug {index}":
+            raise RuntimeError("a bug")
         while True:
             process_allgather(1)
 
@@ -32,12 +34,12 @@ sys.exit(run(main))
 """
 
 
-@pytest.mark.parametrize("how", ["is killed", "fails"])
+@pytest.mark.parametrize("how", ["is terminated", "fails", "has a bug"])
 def test_one_that_ends_alone_is_one_line_for_the_other(how):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    fails = "1" if how == "fails" else "none"
+    fails = {"fails": "1", "has a bug": "bug 1"}.get(how, "none")
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", TOGETHER, address, str(i), fails],
@@ -53,16 +55,19 @@ def test_one_that_ends_alone_is_one_line_for_the_other(how):
             assert process.stdout is not None
             while process.stdout.readline() != "together\n":
                 assert process.poll() is None, process.communicate()
-        if how == "is killed":
-            processes[1].kill()
+        if how == "is terminated":  # jax's preemption service would swallow it
+            processes[1].terminate()
         # Left to itself, jax waits for the one that is gone for a minute and a half.
         errors = [process.communicate(timeout=60)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
     codes = [process.returncode for process in processes]
-    assert codes == [1, -signal.SIGKILL if how == "is killed" else 1], errors
+    assert codes == [1, -signal.SIGTERM if how == "is terminated" else 1], errors
     assert errors[0].startswith("error: a step of all processes failed (UNKNOWN: Gloo")
     assert "did another one end? Start all of them again" in errors[0]
-    assert errors[1] == ("" if how == "is killed" else "error: no such file here\n")
     assert len(errors[0].splitlines()) == 1
+    if how == "has a bug":
+        assert errors[1].endswith("RuntimeError: a bug\n")
+    else:
+        assert errors[1] == ("error: no such file here\n" if how == "fails" else "")

@@ -213,6 +213,8 @@ def test_names_that_cannot_be_read_or_written(tmp_path, init):
         lkdn_jax.save(tmp_path / "a.safetensors", model, params, names="pytorch")
     with pytest.raises(InputError, match="do not fit the network"):
         lkdn_jax.save(tmp_path / "a.msgpack", lkdn_s(), params)
+    with pytest.raises(InputError, match="a tree of variables: give the one in it"):
+        lkdn_jax.save(tmp_path / "a.msgpack", model, {"params": params})
     assert jax.tree.leaves(params)[0].dtype == jnp.float32
     assert [file.name for file in tmp_path.iterdir()] == ["weights.txt"]
 
