@@ -102,6 +102,19 @@ def test_a_signal_to_one_process_stops_all_at_one_step(start_two, tmp_path):
     assert max(map(int, steps_saved(tmp_path))) == step
 
 
+def test_one_that_is_lost_ends_all(start_two, tmp_path):
+    # No save: there the other would wait for jax to miss the one that is lost, 100 s.
+    words = ("--steps=100000", "--checkpoint.every=100000")
+    first, lost = start_two(tmp_path, *words, "--validation.every=100000")
+    wait_for(first, tmp_path / "metrics.jsonl")
+    lost.kill()
+    lost.communicate()
+    _, err = first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert err.startswith("error: a step of all processes failed (UNKNOWN: Gloo"), err
+    assert len(err.splitlines()) == 1
+
+
 def test_survives_kills_bit_equal(start, train, tmp_path):
     last = 20 * KILLS  # room for the steps that each kill lets pass
     steps = (f"--steps={last}", "--checkpoint.every=4", "--log_every=4")
