@@ -118,9 +118,15 @@ def run(main: Callable[[], None]) -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
-        # At once: XLA's threads do not survive an orderly exit in the middle of work.
-        os._exit(130)
+        # XLA's threads do not survive an orderly exit in the middle of work.
+        _end_at_once(130)
     return 0
+
+
+def _end_at_once(status: int) -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(status)
 
 
 def _has_others() -> bool:
@@ -140,9 +146,7 @@ def _leave_others() -> None:
     leaving.start()
     leaving.join(_LEAVE_SECONDS)
     if leaving.is_alive():
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        os._exit(1)
+        _end_at_once(1)
 
 
 def _reason(error: Exception) -> str | None:

@@ -34,8 +34,8 @@ _DEEP_ERRORS = (AttributeError, OverflowError, RuntimeError)
 # PNG at its default level takes a third of the time the network takes on two cores.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = SAVE_OPTIONS | {"PNG": {"compress_level": 1}}
 _DEEP_FORMATS = ("PNG", "TIFF")
-_STRIP = 256  # rows
 _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP")
+_STRIP = 256  # rows
 
 
 @dataclass(frozen=True)

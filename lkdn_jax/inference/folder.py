@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lkdn_jax.data.images import FORMATS, READ_FORMATS, check_size
+from lkdn_jax.data.images import DECODE_ERRORS, FORMATS, READ_FORMATS, check_size
 from lkdn_jax.data.photo import Photo, read_photo, write_photo
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
@@ -19,7 +19,6 @@ from lkdn_jax.inference.jobs import Job, find_jobs, is_done, passed_over
 from lkdn_jax.inference.upscaler import TILE, Upscaler, create_upscaler
 
 _LARGEST_FACTOR = 64
-_OPEN_ERRORS = (OSError, ValueError, SyntaxError)
 
 Size = tuple[int, int]  # width, height
 Progress = Callable[[str, int, int], None]
@@ -233,7 +232,7 @@ def _check_earlier(target: Path, size: Size) -> None:
             found = image.size
     except Image.DecompressionBombError:
         return  # so large are outputs
-    except _OPEN_ERRORS:
+    except DECODE_ERRORS:
         if target.suffix.lower() in (".tif", ".tiff"):
             return  # Pillow opens no 16-bit grey with alpha
         found = None
@@ -249,6 +248,6 @@ def _count_tiles(upscaler: Upscaler, path: Path) -> int:
         with Image.open(path, formats=READ_FORMATS) as image:
             w, h = image.size
             alpha = image.has_transparency_data
-    except (*_OPEN_ERRORS, Image.DecompressionBombError):
+    except (*DECODE_ERRORS, Image.DecompressionBombError):
         return 0  # what is wrong with it is said when it is read
     return upscaler.count_tiles(h, w) * (2 if alpha else 1)

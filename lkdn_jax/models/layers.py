@@ -218,7 +218,7 @@ def refuse_unfolded(module: nn.Module, name: str) -> None:
     Raises:
         InputError: The module was given parameters of that name.
     """
-    if name in module.variables.get("params", {}):
+    if module.has_variable("params", name):
         raise InputError(
             f"{'/'.join(module.path) or 'it'} was given {name}, which another form of "
             "the network has: fold its parameters (lkdn_jax.fold), or take that network"

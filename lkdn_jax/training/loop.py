@@ -32,7 +32,7 @@ from lkdn_jax.training.setup import (
     write_config,
 )
 from lkdn_jax.training.sharding import (
-    is_lost_process,
+    lost_process,
     lost_process_advice,
     make_mesh,
     on_first_process,
@@ -138,7 +138,7 @@ def _train_and_evaluate(
             multihost_utils.sync_global_devices("finished")
         return stopped is None
     finally:
-        if not is_lost_process(sys.exception()):  # a save would wait for it
+        if not lost_process(sys.exception()):  # a save would wait for it
             checkpoints.close()
 
 

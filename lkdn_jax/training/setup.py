@@ -22,7 +22,7 @@ from lkdn_jax.training.config import Config
 from lkdn_jax.training.feed import Feed, Sampling, device_feed, host_feed
 from lkdn_jax.training.sharding import check_batch_size, on_first_process
 from lkdn_jax.weights.files import load
-from lkdn_jax.weights.published import check_params
+from lkdn_jax.weights.published import check_params, deduce_architecture
 
 _DTYPES = ("float32", "bfloat16")
 _NOT_ARCHITECTURE = ("dtype", "remat")
@@ -92,10 +92,11 @@ def initial_params(model: LKDN, config: Config) -> Any:
             f"init_from {config.init_from} is for scale {saved.scale}, the config for "
             f"{model.scale}; give weights of that scale"
         )
+    expected = expected_params(model)
     try:
-        check_params(params, expected_params(model))
+        check_params(params, expected)
     except InputError as error:
-        ours, theirs = _architecture(model), _architecture(saved)
+        ours, theirs = deduce_architecture(expected), deduce_architecture(params)
         differences = ", ".join(
             f"{name} {theirs[name]}, not {ours[name]}"
             for name in ours
@@ -106,18 +107,6 @@ def initial_params(model: LKDN, config: Config) -> Any:
             f"({differences or error}); give weights of that network, not folded"
         ) from error
     return params
-
-
-def _architecture(model: LKDN) -> dict[str, Any]:
-    distilled, attention = model.inner_features()
-    return {
-        "features": model.features,
-        "num_blocks": model.num_blocks,
-        "distilled": distilled,
-        "attention_features": attention,
-        "shallow_block": model.shallow_block,
-        "upsampler": model.upsampler,
-    }
 
 
 def check_config(config: Config) -> None:

@@ -79,12 +79,12 @@ def on_first_process(function: Callable[[], Result]) -> Result | None:
     return result
 
 
-def is_lost_process(error: BaseException | None) -> bool:
-    """Return whether an error may say that another process ended or is out of reach."""
+def lost_process(error: BaseException | None) -> str:
+    """Return how an error says that another process is lost, or nothing."""
     if error is None or jax.process_count() == 1:
-        return False
+        return ""
     text = str(error.__cause__ or error)
-    return any(word in text for word in _LOST)
+    return text.partition("\n")[0] if any(word in text for word in _LOST) else ""
 
 
 @contextlib.contextmanager
@@ -97,9 +97,9 @@ def lost_process_advice() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not is_lost_process(error):
+        reason = lost_process(error)
+        if not reason:
             raise
-        reason = str(error.__cause__ or error).partition("\n")[0]
         raise InputError(
             f"a step of all processes failed ({reason}): did another one end? Start "
             "all of them again; they resume from the last checkpoint"

@@ -46,17 +46,22 @@ def start(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
     return start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
+def coordinator() -> str:
+    """Return an address that is free."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.fixture
 def start_two(
-    start: Callable[..., subprocess.Popen[str]],
+    start: Callable[..., subprocess.Popen[str]], coordinator: str
 ) -> Callable[..., list[subprocess.Popen[str]]]:
     """Return a function that starts two processes that train in one workdir."""
 
     def start_two(workdir: Path, *overrides: str) -> list[subprocess.Popen[str]]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        flags = "--multihost", f"--coordinator=127.0.0.1:{port}", "--num_processes=2"
+        flags = "--multihost", f"--coordinator={coordinator}", "--num_processes=2"
         return [
             start(workdir, *overrides, *flags, f"--process_id={i}") for i in range(2)
         ]

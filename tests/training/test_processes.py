@@ -1,7 +1,6 @@
 """Processes that work together, of which one ends."""
 
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,14 +34,11 @@ sys.exit(run(main))
 
 
 @pytest.mark.parametrize("how", ["is terminated", "fails", "has a bug"])
-def test_one_that_ends_alone_is_one_line_for_the_other(how):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+def test_one_that_ends_alone_is_one_line_for_the_other(coordinator, how):
     fails = {"fails": "1", "has a bug": "bug 1"}.get(how, "none")
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", TOGETHER, address, str(i), fails],
+            [sys.executable, "-c", TOGETHER, coordinator, str(i), fails],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
