@@ -40,7 +40,7 @@ def main() -> None:
     from lkdn_jax.evaluation.outputs import check_outputs, write_outputs
     from lkdn_jax.evaluation.report import print_report
 
-    pictures = check_outputs(flags.output, flags.figures, len(flags.weights))
+    pictures = check_outputs(flags.output, flags.figures)
     options = Options(flags.lr_mode, flags.rgb, flags.save_images)
     with progress_bar() as progress:
         entries = compare_files(

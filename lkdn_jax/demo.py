@@ -1,7 +1,7 @@
 """The main job on real photographs: `make demo`.
 
 Trains a small network for two minutes on photographs that come with scikit-image, and
-compares it, on others, with bicubic interpolation and the published network.
+compares it, on others, with bicubic interpolation and ×4 weights such as the published.
 """
 
 import os
@@ -94,7 +94,7 @@ def main() -> None:
         print(f"The published weights, to compare with: {PUBLISHED}; then: "
               "make demo WEIGHTS=LKDN_x4.pth")  # fmt: skip
     else:
-        options = Options(save_images=output / "published")
+        options = Options(save_images=output / "compared")
         with progress_bar() as progress:
             report = evaluate_network(
                 str(weights),
@@ -105,10 +105,9 @@ def main() -> None:
                 progress=progress,
             )
         print_report(report, console())
-        upscaled["published LKDN"] = output / "published" / "photographs"
+        upscaled[Path(report["weights"]).stem] = output / "compared" / "photographs"
     picture = output / "comparison.png"
     write_picture(photographs, upscaled, picture)
-    print(f"Report: {output / 'report.md'}")
     print(f"Look at {picture}: {_SHOWN}, which the network never saw.")
 
 

@@ -87,7 +87,7 @@ def evaluate_network(
 
     Raises:
         InputError: Unusable folders or images; weights of another scale; two datasets
-            of one name; images to save over the inputs.
+            of one name; images to save over or among the inputs.
     """
     if scale not in (None, model.scale):
         raise InputError(
@@ -164,7 +164,8 @@ def check_names(
         who: What wants to save them, in messages.
 
     Raises:
-        InputError: Two datasets of one name, or images to save over the inputs.
+        InputError: Two datasets of one name, or images to save over or among the
+            inputs, where the next evaluation would take them for inputs.
     """
     names = [dataset.name for dataset in datasets]
     if len(set(names)) < len(names):
@@ -175,7 +176,9 @@ def check_names(
         return
     check_folder(Path(save_images))
     pairs = [(dataset, pair) for dataset in datasets for pair in dataset.pairs]
-    taken = {file.resolve() for _, p in pairs for file in (p.hr, p.lr) if file}
+    files = [file for _, pair in pairs for file in (pair.hr, pair.lr) if file]
+    folders = {file.parent.resolve() for file in files}
+    taken = {file.resolve() for file in files}
     for dataset, pair in pairs:
         path = save_path(save_images, dataset, pair)
         if path.resolve() in taken:
@@ -184,3 +187,8 @@ def check_names(
                 "folder or rename the image"
             )
         taken.add(path.resolve())
+        if path.parent.resolve() in folders:
+            raise InputError(
+                f"{who} would write into {path.parent}, among the inputs; choose "
+                "another folder"
+            )

@@ -3,19 +3,23 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from lkdn_jax.data.images import write_image
 from lkdn_jax.evaluation.comparison import Entry
-from lkdn_jax.evaluation.html import write_figures, write_html
+from lkdn_jax.evaluation.figures import enlarge, side_by_side
+from lkdn_jax.evaluation.gallery import Picture
+from lkdn_jax.evaluation.html import write_html
 from lkdn_jax.evaluation.report import check_output, write_report
 from lkdn_jax.files import check_folder
 
 
-def check_outputs(output: Path | None, figures: Path | None, networks: int) -> bool:
+def check_outputs(output: Path | None, figures: Path | None) -> bool:
     """Check, before the work, that the outputs can be written.
 
     Args:
         output: The report, or None.
         figures: The folder of the figures, or None.
-        networks: How many networks are compared.
 
     Returns:
         Whether pictures are needed.
@@ -24,7 +28,7 @@ def check_outputs(output: Path | None, figures: Path | None, networks: int) -> b
         InputError: An output that cannot be written.
     """
     if output is not None:
-        check_output(output, networks)
+        check_output(output)
     if figures is not None:
         check_folder(figures)
     return figures is not None or _is_html(output)
@@ -38,7 +42,7 @@ def write_outputs(
     Args:
         output: The report, or None.
         figures: The folder of the figures, or None.
-        entries: As for `render`; one, unless the report is HTML.
+        entries: As for `render`.
 
     Returns:
         What was written.
@@ -46,10 +50,38 @@ def write_outputs(
     if output is not None and _is_html(output):
         write_html(output, entries)
     elif output is not None:
-        write_report(output, entries[0].report)
+        write_report(output, *(entry.report for entry in entries))
     if figures is not None:
         write_figures(figures, entries)
     return [path for path in (output, figures) if path is not None]
+
+
+def write_figures(folder: str | Path, entries: Sequence[Entry]) -> None:
+    """Write the report's pictures as PNG files, for papers.
+
+    Args:
+        folder: Where to; one file a network, dataset and chosen image.
+        entries: As for `render`.
+    """
+    for entry in entries:
+        for dataset, pictures in entry.gallery.pictures.items():
+            for name, why in entry.gallery.chosen(dataset).items():
+                panels = {
+                    title: enlarge(image, 3)
+                    for title, image in _panels(pictures[name]).items()
+                }
+                stem = Path(name).stem[:50]  # most systems take no long names
+                file = f"{entry.name}_{dataset}_{why}_{stem}.png"
+                write_image(Path(folder) / file, side_by_side(panels))
+
+
+def _panels(picture: Picture) -> dict[str, np.ndarray]:
+    return {
+        "LR, bicubic": picture.bicubic,
+        "ours": picture.ours,
+        "HR": picture.hr,
+        "error on Y, 16 times": picture.error,
+    }
 
 
 def _is_html(path: Path | None) -> bool:

@@ -1,9 +1,14 @@
 for (const card of document.querySelectorAll('.card')) {
   const compare = card.querySelector('.compare');
   const range = compare.querySelector('input');
-  const show = () => compare.style.setProperty('--x', range.value + '%');
-  range.addEventListener('input', show);
-  for (const radio of card.querySelectorAll('input[type=radio]'))
-    radio.addEventListener('change', () => { compare.dataset.left = radio.value; });
-  show();
+  const place = () => compare.style.setProperty('--x', range.value + '%');
+  const choose = () => {
+    const { value } = card.querySelector('input:checked');
+    for (const image of compare.querySelectorAll('.before'))
+      image.hidden = !image.classList.contains(value);
+  };
+  range.addEventListener('input', place);
+  card.querySelector('fieldset').addEventListener('change', choose);
+  place();
+  choose();  // a page that is loaded again may keep what was chosen
 }

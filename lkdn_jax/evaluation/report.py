@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def print_report(report: Report, console: Console) -> None:
         console: Where to print.
     """
     # Text, not strings: a bracket in a file's name is no markup.
-    table = Table(title=Text(f"{Path(report['weights']).name}, ×{report['scale']}"))
+    table = Table(title=Text(_title(report)))
     columns = _columns(report)
     table.add_column("dataset", overflow="fold")
     for heading in ("images", *(heading for _, heading, _ in columns)):
@@ -49,34 +49,35 @@ def print_report(report: Report, console: Console) -> None:
             console.print(Text(f"note: {name}: {note}"), soft_wrap=True)
 
 
-def check_output(path: str | Path, networks: int = 1) -> None:
+def check_output(path: str | Path) -> None:
     """Check, before the work, that a report can be written under this name.
 
     Args:
         path: The file to write later.
-        networks: How many it is to compare; more than one go into HTML alone.
 
     Raises:
-        InputError: A suffix that names no format for it, a folder, or a folder that
-            cannot be written to.
+        InputError: A suffix that names no format, a folder, or a folder that cannot be
+            written to.
     """
     path = Path(path)
     check_folder(path.absolute().parent)
     if path.is_dir():
         raise InputError(f"{path}: is a folder; choose a file in it")
-    formats = (".html", *_WRITERS) if networks == 1 else (".html",)
+    formats = (".html", *_WRITERS)
     if path.suffix.lower() not in formats:
-        of = "a report" if networks == 1 else f"a comparison of {networks} networks"
-        raise InputError(f"{path}: {of} is written as {', '.join(formats)}; rename it")
+        raise InputError(
+            f"{path}: a report is written as {', '.join(formats)}; rename it"
+        )
 
 
-def write_report(path: str | Path, report: Report) -> None:
-    """Write a report, whole or not at all.
+def write_report(path: str | Path, *reports: Report) -> None:
+    """Write a report of one network or several, whole or not at all.
 
     Args:
         path: A `.json`, `.md` or `.csv` file.
-        report: As made by `benchmark.evaluate_file`. In JSON, the infinite PSNR of
-            equal images is null.
+        *reports: As made by `benchmark.evaluate_file`, one a network. In JSON, several
+            are a list, and the infinite PSNR of equal images is null; in CSV, several
+            have a first column `weights`.
 
     Raises:
         InputError: Another suffix, or a file that cannot be written.
@@ -84,7 +85,7 @@ def write_report(path: str | Path, report: Report) -> None:
     writer = _WRITERS.get(Path(path).suffix.lower())
     if writer is None:
         raise InputError(f"{path}: is written as {', '.join(_WRITERS)}; rename it")
-    text = writer(report)
+    text = writer(reports)
     with atomic_write(path) as file:
         # A file name need not be valid UTF-8.
         file.write(text.encode(errors="backslashreplace"))
@@ -105,21 +106,29 @@ def _rows(report: Report) -> list[list[str]]:
     ]
 
 
-def _json(report: Report) -> str:
+def _title(report: Report) -> str:
+    return f"{Path(report['weights']).name}, ×{report['scale']}"
+
+
+def _json(reports: Sequence[Report]) -> str:
     def finite(node: Any) -> Any:
         if isinstance(node, dict):
             return {key: finite(value) for key, value in node.items()}
         return None if isinstance(node, float) and not math.isfinite(node) else node
 
-    return json.dumps(finite(report), indent=2, ensure_ascii=False, allow_nan=False)
+    content = finite(reports[0]) if len(reports) == 1 else [finite(r) for r in reports]
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _markdown(report: Report) -> str:
+def _markdown(reports: Sequence[Report]) -> str:
+    return "\n".join(_markdown_section(report) for report in reports)
+
+
+def _markdown_section(report: Report) -> str:
     headings = ["dataset", "image", *(heading for _, heading, _ in _columns(report))]
     rows = [headings, ["---"] * 2 + ["---:"] * (len(headings) - 2), *_rows(report)]
-    title = f"# {Path(report['weights']).name}, ×{report['scale']}"
     escaped = ([" ".join(c.split()).replace("|", "\\|") for c in row] for row in rows)
-    lines = [title, "", *(f"| {' | '.join(row)} |" for row in escaped)]
+    lines = [f"# {_title(report)}", "", *(f"| {' | '.join(row)} |" for row in escaped)]
     for name, dataset in report["datasets"].items():
         lines += [
             line for note in dataset["notes"] for line in ("", f"{name}: {note}.")
@@ -127,17 +136,20 @@ def _markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _csv(report: Report) -> str:
+def _csv(reports: Sequence[Report]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["dataset", "image", *(metric for metric, _, _ in _columns(report))]
-    )
-    writer.writerows(_rows(report))
+    headings = ["dataset", "image", *(metric for metric, _, _ in _columns(reports[0]))]
+    rows = [(Path(report["weights"]).name, _rows(report)) for report in reports]
+    if len(reports) == 1:
+        writer.writerows([headings, *rows[0][1]])
+    else:
+        writer.writerow(["weights", *headings])
+        writer.writerows([name, *row] for name, part in rows for row in part)
     return text.getvalue()
 
 
-_WRITERS: dict[str, Callable[[Report], str]] = {
+_WRITERS: dict[str, Callable[[Sequence[Report]], str]] = {
     ".json": _json,
     ".md": _markdown,
     ".csv": _csv,

@@ -180,6 +180,15 @@ def test_never_saves_over_an_input(tmp_path, weights, photographs, linked):
     assert not (tmp_path / "out").exists()
 
 
+def test_never_saves_among_the_inputs(tmp_path, weights):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (40, 40)).save(folder / "a.bmp")
+    with pytest.raises(InputError, match=r"would write into .*photos, among the input"):
+        evaluate_file(weights, [folder], options=Options(save_images=tmp_path))
+    assert [file.name for file in folder.iterdir()] == ["a.bmp"]
+
+
 def test_finds_a_broken_image_before_the_work(tmp_path, weights, photographs):
     folder = write_pairs(tmp_path / "pairs", photographs, lambda hr: downscale(hr, 2))
     content = (folder / "b_LR.png").read_bytes()

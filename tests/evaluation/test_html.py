@@ -14,11 +14,14 @@ from selenium.webdriver import ActionChains, Keys
 
 from lkdn_jax import LKDN, InputError
 from lkdn_jax.data.bicubic import upscale
+from lkdn_jax.evaluation.card import card
 from lkdn_jax.evaluation.comparison import Entry, compare_files
 from lkdn_jax.evaluation.dataset import Options, Sample
 from lkdn_jax.evaluation.explanation import explain
 from lkdn_jax.evaluation.gallery import CROP, Gallery, busiest_crop
-from lkdn_jax.evaluation.html import render, write_figures, write_html
+from lkdn_jax.evaluation.html import render, write_html
+from lkdn_jax.evaluation.outputs import write_figures
+from lkdn_jax.evaluation.scatter import Point, scatter
 
 NAMES = [f"{'long_' * 12}{i} <&>.png" for i in range(5)]
 
@@ -83,7 +86,7 @@ def test_is_one_file_with_everything_escaped():
     for figure in ("26.27", "26.35", "26.42", "(18.3 … 19.5)", "32.39 / 0.8980"):
         assert figure in text
     pictures = re.findall(r"data:image/png;base64,([^\"]+)", text)
-    assert len(pictures) == 2 * 3 * 4
+    assert len(pictures) == 2 * 3 * 5  # LR, both outputs, HR and error map
     first = Image.open(io.BytesIO(base64.b64decode(pictures[0])))
     assert first.size == (CROP, CROP)
 
@@ -104,6 +107,29 @@ def test_compares_one_network_only_on_urban100():
     assert text.count("<circle") == 4
     assert 'class="ours"' in text
     assert "LKDN_x4 26.42" in text
+
+
+def test_labels_of_equal_networks_do_not_overlap():
+    points = [Point(name, 18.2, psnr, True) for name, psnr in (("a", 32), ("b", 32.0))]
+    text = scatter("Set5 ×4", [*points, Point("c", 9.7, 31.9, True)])
+    labels = re.findall(r'y="([\d.]+)" text-anchor="(?:start|end)">([abc]) ', text)
+    (a, b, c) = (float(y) for y, _ in sorted(labels, key=lambda label: label[1]))
+    assert b - a == pytest.approx(14)
+    assert c - b >= 14
+    dots = re.findall(r'<circle class="ours" cx="([\d.]+)" cy="([\d.]+)"', text)
+    assert dots[0] == dots[1] != dots[2]
+
+
+def test_shows_a_network_beside_another():
+    ours, theirs = entry(), entry("LKDN-S_x4", 31.5)
+    picture = theirs.gallery.pictures["Set5"][NAMES[0]]
+    picture.ours = np.full_like(picture.ours, 7)
+    text = card(ours, [theirs], "Set5", NAMES[0], "best")
+    (source,) = re.findall(r'class="before other0"[^>]*src="([^"]+)" hidden', text)
+    shown = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    assert (np.asarray(shown) == 7).all()
+    assert 'value="other0"> LKDN-S_x4, 31.50 dB<' in text
+    assert "other0" not in card(ours, [], "Set5", NAMES[0], "best")
 
 
 def test_explains_a_figure_that_is_far_off():
@@ -266,6 +292,10 @@ def test_in_a_browser(tmp_path, browser, width, scheme):
     radio = browser.find_element("css selector", "input[value=hr]")
     radio.send_keys(Keys.SPACE)
     assert (bicubic.is_displayed(), hr.is_displayed()) == (False, True)
+    other = compare.find_element("css selector", ".other0")
+    assert not other.is_displayed()
+    radio.send_keys(Keys.ARROW_RIGHT)
+    assert (hr.is_displayed(), other.is_displayed()) == (False, True)
     sizes = browser.execute_script(
         "return [...document.images].map(i => [i.complete, i.naturalWidth])"
     )

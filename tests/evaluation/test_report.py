@@ -68,6 +68,25 @@ def test_markdown_is_a_table(tmp_path):
     assert lines[-1] == "Set|5: one line."
 
 
+def test_several_networks_share_a_file(tmp_path):
+    other = REPORT | {"weights": "LKDN-S_x4.pth"}
+    for suffix in ("json", "csv", "md"):
+        write_report(tmp_path / f"r.{suffix}", REPORT, other)
+    assert json.loads((tmp_path / "r.json").read_text("utf-8")) == [REPORT, other]
+    with (tmp_path / "r.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:4] == ["weights", "dataset", "image", "psnr_y"]
+    assert [(row["weights"], row["image"]) for row in rows] == [
+        (weights, image)
+        for weights in ("LKDN_x4.pth", "LKDN-S_x4.pth")
+        for image in ("a.png", "bé.png", "mean")
+    ]
+    lines = (tmp_path / "r.md").read_text("utf-8").splitlines()
+    titles = [i for i, line in enumerate(lines) if line.startswith("# ")]
+    assert [lines[i] for i in titles] == ["# LKDN_x4.pth, ×4", "# LKDN-S_x4.pth, ×4"]
+    assert lines[titles[1] - 1] == ""
+
+
 def test_prints_means_and_notes():
     file = io.StringIO()
     print_report(REPORT, Console(file=file, width=100))
