@@ -15,19 +15,22 @@ from flax.typing import Dtype
 
 from lkdn_jax.data.photo import Photo, from_pil, to_pil
 from lkdn_jax.errors import InputError
+from lkdn_jax.inference.flips import FLIPS, flip, unflip
 from lkdn_jax.inference.tiling import (
     Window,
     receptive_radius,
     window_shape,
     windows,
 )
+from lkdn_jax.models.lkdn import LKDN, expected_params
 from lkdn_jax.models.memory import check_memory, is_out_of_memory, memory_advice
 from lkdn_jax.models.optimize import (
     compiler_options,
     optimize_for_inference,
     optimized_model,
 )
-from lkdn_jax.weights.files import load
+from lkdn_jax.weights.files import Params, load
+from lkdn_jax.weights.published import check_params
 
 TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
 _SMALLEST_TILE = 32
@@ -62,13 +65,14 @@ class Upscaler:
         >>> upscaler = lkdn_jax.Upscaler(path)
         >>> upscaler(np.zeros((30, 20, 3), np.uint8)).shape
         (60, 40, 3)
+        >>> upscaler = lkdn_jax.Upscaler((model, params["params"]), tile=64)
         >>> upscaler(np.zeros((5, 30, 20, 3), np.uint16)).dtype
         dtype('uint16')
     """
 
     def __init__(
         self,
-        weights: str | Path,
+        weights: str | Path | tuple[LKDN, Params],
         *,
         tile: int = TILE,
         context: int | None = None,
@@ -79,7 +83,8 @@ class Upscaler:
         """Load a network.
 
         Args:
-            weights: A .pth, .safetensors or .msgpack file.
+            weights: A .pth, .safetensors or .msgpack file; or a network and its
+                parameters, as `lkdn_jax.load` returns them.
             tile: Largest height and width of a tile, in LR pixels.
             context: LR pixels around a tile; None takes what makes the result exact.
                 32 changes it by one grey level at most and is faster.
@@ -89,9 +94,14 @@ class Upscaler:
             devices: Devices that share the tiles; None takes all local ones.
 
         Raises:
-            InputError: An unusable file, or a tile or context out of range.
+            InputError: An unusable file, parameters that do not fit the network, or a
+                tile or context out of range.
         """
-        model, params = load(weights)
+        if isinstance(weights, tuple):
+            model, params = weights
+            check_params(params, expected_params(model))
+        else:
+            model, params = load(weights)
         if tile < _SMALLEST_TILE:
             raise InputError(f"tile {tile}: must be at least {_SMALLEST_TILE} pixels")
         if context is not None and context < 0:
@@ -220,7 +230,7 @@ class Upscaler:
     ) -> None:
         (h, w, _), s = image.shape, self.scale
         height, width = window_shape(h, w, self.tile, self.context)
-        flips = range(8) if self._ensemble else range(1)
+        flips = FLIPS if self._ensemble else FLIPS[:1]
         kind = np.float32 if self._ensemble else image.dtype
         pending: deque[tuple[Window, int, Any]] = deque()
         total: Any = 0
@@ -230,7 +240,7 @@ class Upscaler:
             window, i, sr = pending.popleft()
             if self._ensemble:
                 rows, columns = (width, height) if i & 4 else (height, width)
-                sr = _unflip(np.asarray(sr)[: rows * s, : columns * s], i)
+                sr = unflip(np.asarray(sr)[: rows * s, : columns * s], i)
                 total = sr + total if i else sr
                 if i < flips[-1]:
                     return
@@ -247,7 +257,7 @@ class Upscaler:
             rows = slice(window.top, window.top + height)
             columns = slice(window.left, window.left + width)
             for i in flips:
-                lr = _flip(image[rows, columns], i)
+                lr = flip(image[rows, columns], i)
                 pending.append((window, i, self._run(lr, next(device), kind)))
                 if len(pending) > len(self._devices):
                     finish()
@@ -330,15 +340,3 @@ def _quantize(np_: Any, image: Any, dtype: Any) -> Any:
         return image.astype(dtype)
     largest = np.iinfo(dtype).max
     return np_.rint(np_.clip(image, 0, 1) * largest).astype(dtype)
-
-
-def _flip(image: np.ndarray, flips: int) -> np.ndarray:
-    image = image[::-1] if flips & 1 else image
-    image = image[:, ::-1] if flips & 2 else image
-    return np.ascontiguousarray(image.swapaxes(0, 1) if flips & 4 else image)
-
-
-def _unflip(image: np.ndarray, flips: int) -> np.ndarray:
-    image = image.swapaxes(0, 1) if flips & 4 else image
-    image = image[:, ::-1] if flips & 2 else image
-    return image[::-1] if flips & 1 else image

@@ -1,10 +1,8 @@
 """The layers LKDN is built of. Arrays are NHWC, spatial padding is zero and keeps size.
 
 A layer that looks at neighbouring pixels takes features with a frame, one pixel of
-zeros on every side (`frame`), or pads them itself and then takes `valid`, a mask
-[n, h, w, 1], bool, true inside the image (or None: all valid). What lies outside is set
-to zero before it is looked at, so an image padded to a larger array gives, inside, the
-output it would give alone.
+zeros on every side (`frames.frame`), or pads them itself and then takes `valid`, a mask
+of what is image (`frames.mask`).
 
 Kernels and biases start as PyTorch's defaults do, U(−1/√fan_in, 1/√fan_in): the
 published networks were trained from there.
@@ -21,6 +19,7 @@ from flax.typing import Dtype
 from jax import Array, lax
 
 from lkdn_jax.errors import InputError
+from lkdn_jax.models.frames import mask, unframe
 from lkdn_jax.ops.depthwise import Padding, depthwise_conv
 from lkdn_jax.ops.dtypes import at_least_float32
 from lkdn_jax.ops.order import store
@@ -55,61 +54,6 @@ def uniform_fan_in(fan_in: int) -> Initializer:
 @jax.jit(static_argnames="shape")  # one program of what would be two
 def _cut(flat: Array, shape: tuple[int, ...]) -> Array:
     return flat[: math.prod(shape)].reshape(shape)
-
-
-def mask(x: Array, valid: Array | None) -> Array:
-    """Set what lies outside the image to zero.
-
-    Args:
-        x: Features [n, h, w, c].
-        valid: Mask [n, h, w, 1], bool, true inside; None leaves `x` as it is.
-
-    Returns:
-        Features [n, h, w, c].
-    """
-    return x if valid is None else jnp.where(valid, x, jnp.zeros((), x.dtype))
-
-
-def frame(x: Array, valid: Array | None = None) -> Array:
-    """Put one pixel of zeros around features.
-
-    Whatever computes them can write them framed at once; a 1×1 convolution without a
-    bias keeps the frame, so the depthwise convolution after it needs no padding.
-
-    Args:
-        x: Features [n, h, w, c].
-        valid: Mask [n, h, w, 1], bool, true inside; outside becomes zero too.
-
-    Returns:
-        Features [n, h + 2, w + 2, c].
-    """
-    return jnp.pad(mask(x, valid), ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def unframe(x: Array) -> Array:
-    """Take the frame off: [n, h + 2, w + 2, c] to [n, h, w, c]."""
-    return x[:, 1:-1, 1:-1]
-
-
-def join(x: Array, y: Array, channels: int) -> Array:
-    """Put the first channels of two maps side by side.
-
-    A sum of padded maps, since XLA on CPU fuses that with what makes the maps and what
-    reads the sum. What is concatenated it copies, map by map (jaxlib 0.12; 0.11 not).
-
-    Args:
-        x: Features [n, h, w, c].
-        y: Features of that shape and dtype.
-        channels: How many of each, at most c.
-
-    Returns:
-        Features [n, h, w, 2·channels].
-    """
-
-    def padded(x: Array, before: int, after: int) -> Array:
-        return jnp.pad(x[..., :channels], ((0, 0), (0, 0), (0, 0), (before, after)))
-
-    return padded(x, 0, channels) + padded(y, channels, 0)
 
 
 class Conv(nn.Module):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jax import Array
 
+from lkdn_jax.models.frames import frame, join, unframe
 from lkdn_jax.models.layers import (
     BSRB,
     RBSB,
@@ -21,9 +22,6 @@ from lkdn_jax.models.layers import (
     LargeKernelAttention,
     PartConv,
     PixelNorm,
-    frame,
-    join,
-    unframe,
 )
 from lkdn_jax.models.upsamplers import DirectUpsampler, RepUpsampler
 from lkdn_jax.ops.dtypes import at_least_float32

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jax import Array
 
-from lkdn_jax.models.layers import Conv, mask, refuse_unfolded
+from lkdn_jax.models.frames import mask
+from lkdn_jax.models.layers import Conv, refuse_unfolded
 
 
 def pixel_shuffle(x: Array, scale: int) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from lkdn_jax import LKDN, InputError, Upscaler
+from lkdn_jax import LKDN, InputError, Upscaler, load, optimized_model
 from lkdn_jax.data.images import to_uint8
 from lkdn_jax.data.pairs import find_pairs, load_pair
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y
@@ -218,6 +218,16 @@ def test_refuses_floats_of_another_range(weights, value):
 def test_any_byte_order(weights):
     upscaler, lr = Upscaler(weights), image(9, 8, 3, dtype=np.uint16)
     np.testing.assert_array_equal(upscaler(lr.astype(">u2")), upscaler(lr))
+
+
+def test_takes_a_network_and_its_parameters(weights):
+    model, params = load(weights)
+    lr = image(20, 17, 3)
+    np.testing.assert_array_equal(Upscaler((model, params))(lr), Upscaler(weights)(lr))
+    with pytest.raises(InputError, match="do not fit the network"):
+        Upscaler((model.clone(features=8), params))
+    with pytest.raises(InputError, match="do not fit the network"):
+        Upscaler((optimized_model(model), params))
 
 
 def test_refuses_a_bad_tile_or_context(weights):

@@ -3,13 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lkdn_jax.models.frames import frame
 from lkdn_jax.models.layers import (
     BSRB,
     RBSB,
     BSConv,
     Conv,
     LargeKernelAttention,
-    frame,
 )
 from lkdn_jax.models.upsamplers import DirectUpsampler, RepUpsampler, pixel_shuffle
 

@@ -7,7 +7,7 @@ import pytest
 
 import lkdn_jax
 from lkdn_jax import LKDN, lkdn_s
-from lkdn_jax.models.layers import unframe
+from lkdn_jax.models.frames import unframe
 from lkdn_jax.models.lkdn import draw_params, expected_params
 
 SMALL = {"features": 8, "num_blocks": 2}
