@@ -22,7 +22,7 @@ _CROP = slice(60, 220), slice(140, 300)  # an eye of the cat
 
 
 def find_weights(path: str | None) -> Path | None:
-    """Find the published ×4 weights.
+    """Find ×4 weights to compare with, the published ones if none are given.
 
     Args:
         path: A file, or None to look in the folder `LKDN_REFERENCE`.
@@ -68,7 +68,7 @@ def write_picture(photographs: Path, upscaled: dict[str, Path], path: Path) -> N
 def main() -> None:
     """Run the demo."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--weights", help="the published LKDN_x4.pth, to compare with")
+    parser.add_argument("--weights", help="×4, to compare with, such as LKDN_x4.pth")
     parser.add_argument("--output", type=Path, default=Path("demo"))
     parser.add_argument(
         "--steps", type=int, default=0, help="fewer than the config's, 21 or more"
@@ -105,7 +105,8 @@ def main() -> None:
                 progress=progress,
             )
         print_report(report, console())
-        upscaled[Path(report["weights"]).stem] = output / "compared" / "photographs"
+        title = Path(report["weights"]).stem[:24]
+        upscaled[title] = output / "compared" / "photographs"
     picture = output / "comparison.png"
     write_picture(photographs, upscaled, picture)
     print(f"Look at {picture}: {_SHOWN}, which the network never saw.")

@@ -45,10 +45,12 @@ class Dataset:
 
     Attributes:
         name: Such as `Set5`.
+        folder: Where it was found, without links.
         pairs: Its images, sorted by name, at least one.
     """
 
     name: str
+    folder: Path
     pairs: tuple[Pair, ...]
 
 
@@ -195,11 +197,11 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
     inner = _inner_folders(folder, scale)
     for hr_folder in (folder, *inner):
         if pairs := _match(hr_folder, scale):
-            return Dataset(name, pairs)
+            return Dataset(name, folder, pairs)
     for hr_folder in (*inner, folder):
         if hrs := _hr_images(hr_folder, scale):
             pairs = tuple(Pair(hr.name, hr, None) for hr in hrs)
-            return Dataset(name, pairs)
+            return Dataset(name, folder, pairs)
     raise InputError(
         f"{folder} has no images for scale {scale}: {_why_none(folder, scale)}"
     )

@@ -178,6 +178,7 @@ def check_names(
     pairs = [(dataset, pair) for dataset in datasets for pair in dataset.pairs]
     files = [file for _, pair in pairs for file in (pair.hr, pair.lr) if file]
     folders = {file.parent.resolve() for file in files}
+    folders |= {dataset.folder for dataset in datasets}
     taken = {file.resolve() for file in files}
     for dataset, pair in pairs:
         path = save_path(save_images, dataset, pair)

@@ -11,7 +11,7 @@ from PIL import Image
 
 def escape(text: str) -> str:
     """Return text as HTML; a file name in it need not be valid UTF-8."""
-    return html.escape(text.encode(errors="replace").decode())
+    return html.escape(text.encode(errors="backslashreplace").decode())
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -42,7 +42,7 @@ def write_outputs(
     Args:
         output: The report, or None.
         figures: The folder of the figures, or None.
-        entries: As for `render`.
+        entries: As for `html.render`.
 
     Returns:
         What was written.
@@ -61,7 +61,7 @@ def write_figures(folder: str | Path, entries: Sequence[Entry]) -> None:
 
     Args:
         folder: Where to; one file a network, dataset and chosen image.
-        entries: As for `render`.
+        entries: As for `html.render`.
     """
     for entry in entries:
         for dataset, pictures in entry.gallery.pictures.items():

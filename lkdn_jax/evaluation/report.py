@@ -75,9 +75,9 @@ def write_report(path: str | Path, *reports: Report) -> None:
 
     Args:
         path: A `.json`, `.md` or `.csv` file.
-        *reports: As made by `benchmark.evaluate_file`, one a network. In JSON, several
-            are a list, and the infinite PSNR of equal images is null; in CSV, several
-            have a first column `weights`.
+        *reports: As made by `benchmark.evaluate_file`, one a network, with the same
+            options. In JSON, several are a list, and the infinite PSNR of equal images
+            is null; in CSV, several have a first column `weights`.
 
     Raises:
         InputError: Another suffix, or a file that cannot be written.

@@ -1,5 +1,6 @@
 """A plot of PSNR against multiply-adds, as SVG."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,19 +40,26 @@ def scatter(title: str, points: Sequence[Point]) -> str:
     xs, ys = [p.multiply_adds for p in points], [p.psnr for p in points]
     left, right = _range(xs, 0.5)
     low, high = _range(ys, 0.05)
-    dots, above = [], 0.0
-    for point in sorted(points, key=lambda point: -point.psnr):
-        x = (point.multiply_adds - left) / (right - left)
-        y = (point.psnr - low) / (high - low)
-        px = _MARGIN + x * (_WIDTH - 2 * _MARGIN)
-        py = _HEIGHT - _MARGIN - y * (_HEIGHT - 2 * _MARGIN)
+    places = [
+        (
+            _MARGIN + (x - left) / (right - left) * (_WIDTH - 2 * _MARGIN),
+            _HEIGHT - _MARGIN - (y - low) / (high - low) * (_HEIGHT - 2 * _MARGIN),
+        )
+        for x, y in zip(xs, ys, strict=True)
+    ]
+    ends = [px > _WIDTH * 0.6 for px, _ in places]  # the label is left of its dot
+    heights = [py + 4 for _, py in places]
+    for side in (False, True):
+        column = [i for i, end in enumerate(ends) if end == side]
+        for i, height in zip(column, _apart([heights[i] for i in column]), strict=True):
+            heights[i] = height
+    dots = []
+    for point, (px, py), end, height in zip(points, places, ends, heights, strict=True):
         kind = "ours" if point.ours else "theirs"
-        anchor = "end" if px > _WIDTH * 0.6 else "start"
-        dx = -9 if anchor == "end" else 9
-        above = max(py + 4, above + _LINE)  # labels of equal points do not overlap
+        at, anchor = (px - 9, "end") if end else (px + 9, "start")
         dots.append(
             f'<circle class="{kind}" cx="{px:.1f}" cy="{py:.1f}" r="5"/>'
-            f'<text x="{px + dx:.1f}" y="{above:.1f}" text-anchor="{anchor}">'
+            f'<text x="{at:.1f}" y="{height:.1f}" text-anchor="{anchor}">'
             f"{escape(point.name)} {point.psnr:.2f}</text>"
         )
     bottom = _HEIGHT - _MARGIN
@@ -69,3 +77,15 @@ def scatter(title: str, points: Sequence[Point]) -> str:
 def _range(values: Sequence[float], least: float) -> tuple[float, float]:
     spread = max(max(values) - min(values), least)
     return min(values) - 0.25 * spread, max(values) + 0.25 * spread
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Move labels that would overlap down, and up again where the plot ends."""
+    order, apart = sorted(range(len(heights)), key=heights.__getitem__), list(heights)
+    for above, i in itertools.pairwise(order):
+        apart[i] = max(apart[i], apart[above] + _LINE)
+    lowest = _HEIGHT - _MARGIN - 4.0
+    for i in reversed(order):
+        apart[i] = min(apart[i], lowest)
+        lowest = apart[i] - _LINE
+    return apart

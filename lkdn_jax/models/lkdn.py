@@ -71,8 +71,8 @@ class LKDB(nn.Module):
         """Map framed features [n, h + 2, w + 2, features] to the same, framed.
 
         Args:
-            x: Framed features (`lkdn_jax.models.layers.frame`).
-            valid: Mask of the image, see there.
+            x: Framed features (`lkdn_jax.models.frames.frame`).
+            valid: Mask of the image, see there too.
             trunk: What is to be computed before the block ends, so that the memory of
                 its terms is free, or None.
         """

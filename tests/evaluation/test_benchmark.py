@@ -187,6 +187,11 @@ def test_never_saves_among_the_inputs(tmp_path, weights):
     with pytest.raises(InputError, match=r"would write into .*photos, among the input"):
         evaluate_file(weights, [folder], options=Options(save_images=tmp_path))
     assert [file.name for file in folder.iterdir()] == ["a.bmp"]
+    # Nor where inputs are looked for, if other folders there had none.
+    (folder / "HR").mkdir()
+    (folder / "a.bmp").rename(folder / "HR" / "a.bmp")
+    with pytest.raises(InputError, match=r"would write into .*photos, among the input"):
+        evaluate_file(weights, [folder], options=Options(save_images=tmp_path))
 
 
 def test_finds_a_broken_image_before_the_work(tmp_path, weights, photographs):

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from lkdn_jax.evaluation.dataset import Options, Sample
 from lkdn_jax.evaluation.explanation import explain
 from lkdn_jax.evaluation.gallery import CROP, Gallery, busiest_crop
 from lkdn_jax.evaluation.html import render, write_html
-from lkdn_jax.evaluation.outputs import write_figures
+from lkdn_jax.evaluation.outputs import check_outputs, write_figures, write_outputs
 from lkdn_jax.evaluation.scatter import Point, scatter
 
 NAMES = [f"{'long_' * 12}{i} <&>.png" for i in range(5)]
@@ -109,15 +110,29 @@ def test_compares_one_network_only_on_urban100():
     assert "LKDN_x4 26.42" in text
 
 
+def labels(svg):
+    """Return the heights of the labels, in the order of their points."""
+    return [float(y) for y in re.findall(r'y="([\d.]+)" text-anchor="(?:s|e)', svg)]
+
+
 def test_labels_of_equal_networks_do_not_overlap():
-    points = [Point(name, 18.2, psnr, True) for name, psnr in (("a", 32), ("b", 32.0))]
-    text = scatter("Set5 ×4", [*points, Point("c", 9.7, 31.9, True)])
-    labels = re.findall(r'y="([\d.]+)" text-anchor="(?:start|end)">([abc]) ', text)
-    (a, b, c) = (float(y) for y, _ in sorted(labels, key=lambda label: label[1]))
-    assert b - a == pytest.approx(14)
-    assert c - b >= 14
-    dots = re.findall(r'<circle class="ours" cx="([\d.]+)" cy="([\d.]+)"', text)
-    assert dots[0] == dots[1] != dots[2]
+    points = [Point(f"net{i}", 18.2, 32 - i / 1e4, True) for i in range(8)]
+    found = sorted(labels(scatter("Set5 ×4", points)))
+    assert len(found) == 8
+    assert np.diff(found).min() >= 14 - 0.1  # they are written with one decimal
+    assert found[0] >= 30
+    assert found[-1] <= 212  # above the axis
+
+
+def test_labels_stay_at_their_dots_where_there_is_room():
+    # Two at one height, too far apart to touch.
+    text = scatter("", [Point("a", 7.3, 32.0, True), Point("b", 18.2, 32.0, False)])
+    (left, right) = re.findall(
+        r'<circle class="(\w+)" cx="([\d.]+)" cy="([\d.]+)"', text
+    )
+    assert (left[0], right[0]) == ("ours", "theirs")
+    assert float(left[1]) < float(right[1])
+    assert labels(text) == [float(left[2]) + 4, float(right[2]) + 4]
 
 
 def test_shows_a_network_beside_another():
@@ -199,6 +214,24 @@ def test_networks_of_two_scales_are_not_compared(tmp_path, save_weights):
         files.append(str(path.rename(tmp_path / f"x{scale}.msgpack")))
     with pytest.raises(InputError, match="scales 2, 4: only networks of one scale"):
         compare_files(files, [], scale=None, options=Options(), progress=print)
+
+
+def test_several_networks_go_into_one_file(tmp_path):
+    entries = [entry(), entry("LKDN-S_x4", 31.5)]
+    for name in ("r.json", "r.md", "r.csv"):
+        assert check_outputs(tmp_path / name, None) is False
+        assert write_outputs(tmp_path / name, None, entries) == [tmp_path / name]
+    reports = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert [report["weights"] for report in reports] == ["LKDN_x4.pth", "LKDN-S_x4.pth"]
+    for name in ("r.md", "r.csv"):
+        assert "LKDN-S_x4.pth" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_names_that_are_no_text_stay_apart():
+    strange = entry(images=["a\udcff.png", "a\udcfe.png"])
+    groups = re.findall(r'type="radio" name="([^"]+)"', render([strange]))
+    assert len(groups) == 4
+    assert len(set(groups)) == 2
 
 
 def test_writes_figures(tmp_path):
