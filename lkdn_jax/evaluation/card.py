@@ -31,8 +31,8 @@ def card(
         theirs = other.gallery.pictures[dataset][image]
         name = f"{other.name}, {theirs.psnr:.2f} dB"
         lefts.append((f"other{i}", name, f"the output of {other.name}", theirs.ours))
-    alt = escape(f"the output of {entry.name}")
-    layers = f'<img alt="{alt}" src="{png(picture.ours)}">' + "".join(
+    right = escape(f"the output of {entry.name}")
+    layers = f'<img alt="{right}" src="{png(picture.ours)}">' + "".join(
         f'<img class="before {kind}" alt="{escape(alt)}" src="{png(array)}"'
         f"{' hidden' if i else ''}>"
         for i, (kind, _, alt, array) in enumerate(lefts)

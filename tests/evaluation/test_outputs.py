@@ -1,0 +1,33 @@
+import json
+
+from PIL import Image
+
+from lkdn_jax.evaluation.gallery import CROP
+from lkdn_jax.evaluation.outputs import check_outputs, write_figures, write_outputs
+
+
+def test_several_networks_go_into_one_file(entry, tmp_path):
+    entries = [entry(), entry("LKDN-S_x4", 31.5)]
+    for name in ("r.json", "r.md", "r.csv"):
+        assert check_outputs(tmp_path / name, None) is False
+        assert write_outputs(tmp_path / name, None, entries) == [tmp_path / name]
+    reports = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert [report["weights"] for report in reports] == ["LKDN_x4.pth", "LKDN-S_x4.pth"]
+    for name in ("r.md", "r.csv"):
+        assert "LKDN-S_x4.pth" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_writes_figures(entry, tmp_path):
+    write_figures(tmp_path / "figures", [entry()])
+    files = sorted((tmp_path / "figures").iterdir())
+    assert [file.name.split("_")[3] for file in files] == ["best", "median", "worst"]
+    with Image.open(files[0]) as image:
+        assert image.size == (4 * 3 * CROP + 3 * 8, 3 * CROP + 32)
+
+
+def test_figures_of_one_image_with_a_very_long_name(entry, tmp_path):
+    alone = entry(images=["写" * 80 + ".png"])
+    assert list(alone.gallery.chosen("Set5").values()) == ["only"]
+    write_figures(tmp_path / "figures", [alone])
+    (file,) = (tmp_path / "figures").iterdir()
+    assert file.name == f"LKDN_x4_Set5_only_{'写' * 50}.png"
