@@ -16,6 +16,7 @@ from flax.typing import Dtype
 from lkdn_jax.data.photo import Photo, from_pil, to_pil
 from lkdn_jax.errors import InputError
 from lkdn_jax.inference.flips import FLIPS, flip, unflip
+from lkdn_jax.inference.program import Program, quantize
 from lkdn_jax.inference.tiling import (
     Window,
     receptive_radius,
@@ -23,20 +24,13 @@ from lkdn_jax.inference.tiling import (
     windows,
 )
 from lkdn_jax.models.lkdn import LKDN, expected_params
-from lkdn_jax.models.memory import check_memory, is_out_of_memory, memory_advice
-from lkdn_jax.models.optimize import (
-    compiler_options,
-    optimize_for_inference,
-    optimized_model,
-)
+from lkdn_jax.models.memory import is_out_of_memory, memory_advice
 from lkdn_jax.weights.files import Params, load
 from lkdn_jax.weights.published import check_params
 
 TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
 _SMALLEST_TILE = 32
 _BRIGHTEST = 2.0  # of floating point: more is taken for another range
-_WASTE = 1.25  # a compiled shape is used for another if it has at most this many pixels
-Shape = tuple[int, int]
 
 
 def _ignore(*_: object) -> None:
@@ -90,35 +84,27 @@ class Upscaler:
                 32 changes it by one grey level at most and is faster.
             self_ensemble: Average over the eight flips and transposes: eight times the
                 work for about 0.1 dB.
-            dtype: Dtype of the computation, as in `LKDN`; None for float32.
-            devices: Devices that share the tiles; None takes all local ones.
+            dtype: Dtype of the computation: float32, bfloat16 or float16, or such a
+                name; None for float32.
+            devices: Devices of one kind that share the tiles; None takes all local
+                ones.
 
         Raises:
-            InputError: An unusable file, parameters that do not fit the network, or a
-                tile or context out of range.
+            InputError: An unusable file, parameters that do not fit the network, or
+                one of the other arguments is not as said.
         """
         if isinstance(weights, tuple):
             model, params = weights
             check_params(params, expected_params(model))
         else:
             model, params = load(weights)
-        if tile < _SMALLEST_TILE:
-            raise InputError(f"tile {tile}: must be at least {_SMALLEST_TILE} pixels")
-        if context is not None and context < 0:
-            raise InputError(f"context {context}: must not be negative")
+        devices = list(jax.local_devices() if devices is None else devices)
+        _check_options(tile, context, dtype, devices)
         self.scale, self.tile = model.scale, tile
         self.context = receptive_radius(model) if context is None else context
         self._ensemble = self_ensemble
-        self._devices = list(devices or jax.local_devices())
-        optimized = optimize_for_inference(params)
-        self._params = [jax.device_put(optimized, device) for device in self._devices]
-        self._compiled: set[tuple[Any, ...]] = set()  # shape, channels, dtypes
-        self._model = optimized_model(model).clone(dtype=dtype)
-        self._program = jax.jit(
-            self._forward,
-            static_argnames=("out",),
-            compiler_options=compiler_options(self._model, self._devices[0].platform),
-        )
+        self._devices = devices
+        self._program = Program(model, params, self._devices, dtype)
 
     @overload
     def __call__(self, image: PIL.Image.Image) -> PIL.Image.Image: ...
@@ -206,32 +192,35 @@ class Upscaler:
             "parts of it"
         ):
             out = np.empty((h * s, w * s, c), image.dtype)
-        asked = self.tile
+        tile = self.tile
         while True:
             try:
-                self._in_tiles(image, out, tile_done)
+                self._in_tiles(image, out, tile, tile_done)
+                self.tile = tile
                 return out
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._compiled.clear()  # a shape that does not fit must not come back
-                largest = max(window_shape(h, w, self.tile, self.context))
-                tile = min(self.tile, largest - 2 * self.context) // 2
+                self._program.forget_shapes()
+                largest = max(window_shape(h, w, tile, self.context))
+                tile = min(tile, largest - 2 * self.context) // 2
                 if tile < _SMALLEST_TILE:
-                    self.tile = asked
                     raise InputError(
                         f"an image of {w}×{h}: out of memory "
                         "even in small tiles; give a smaller context or another device"
                     ) from error
-                self.tile = tile
 
     def _in_tiles(
-        self, image: np.ndarray, out: np.ndarray, tile_done: Callable[[], None]
+        self,
+        image: np.ndarray,
+        out: np.ndarray,
+        tile: int,
+        tile_done: Callable[[], None],
     ) -> None:
         (h, w, _), s = image.shape, self.scale
-        height, width = window_shape(h, w, self.tile, self.context)
+        height, width = window_shape(h, w, tile, self.context)
         flips = FLIPS if self._ensemble else FLIPS[:1]
-        kind = np.float32 if self._ensemble else image.dtype
+        kind = np.dtype(np.float32) if self._ensemble else image.dtype
         pending: deque[tuple[Window, int, Any]] = deque()
         total: Any = 0
 
@@ -244,7 +233,7 @@ class Upscaler:
                 total = sr + total if i else sr
                 if i < flips[-1]:
                     return
-                sr = _quantize(np, total / np.float32(8), image.dtype)
+                sr = quantize(np, total / np.float32(8), image.dtype)
             (top, bottom), (left, right) = window.rows, window.columns
             out[top * s : bottom * s, left * s : right * s] = np.asarray(sr)[
                 (top - window.top) * s : (bottom - window.top) * s,
@@ -253,59 +242,16 @@ class Upscaler:
             tile_done()
 
         device = itertools.cycle(range(len(self._devices)))
-        for window in windows(h, w, self.tile, self.context):
+        for window in windows(h, w, tile, self.context):
             rows = slice(window.top, window.top + height)
             columns = slice(window.left, window.left + width)
             for i in flips:
                 lr = flip(image[rows, columns], i)
-                pending.append((window, i, self._run(lr, next(device), kind)))
+                pending.append((window, i, self._program(lr, next(device), kind)))
                 if len(pending) > len(self._devices):
                     finish()
         while pending:
             finish()
-
-    def _run(self, lr: np.ndarray, device: int, out: Any) -> Any:
-        if lr.dtype == np.float64:
-            lr = lr.astype(np.float32)
-        out = np.float32 if out == np.float64 else out
-        h, w, c = lr.shape
-        kind = (c, lr.dtype, np.dtype(out))
-        shape = self._shape(h, w, kind)
-        exact = shape == (h, w)
-        if not exact:
-            lr = np.pad(lr, ((0, shape[0] - h), (0, shape[1] - w), (0, 0)))
-        check_memory(self._model, *shape, self._devices[device].platform)
-        self._compiled.add((*shape, *kind))
-        size = None if exact else np.array([h, w], np.int32)
-        lr, size = jax.device_put((lr, size), self._devices[device])
-        return self._program(self._params[device], lr, size, out=np.dtype(out))
-
-    def _shape(self, h: int, w: int, kind: tuple[Any, ...]) -> Shape:
-        known = [
-            key[:2]
-            for key in self._compiled
-            if key[2:] == kind
-            and h <= key[0]
-            and w <= key[1]
-            and key[0] * key[1] <= _WASTE * h * w
-        ]
-        return min(known, key=lambda shape: shape[0] * shape[1], default=(h, w))
-
-    def _forward(self, params: Any, lr: Any, size: Any, out: np.dtype) -> Any:
-        if lr.dtype in (jnp.uint8, jnp.uint16):
-            x = lr.astype(jnp.float32) / jnp.iinfo(lr.dtype).max
-        else:
-            x = lr.astype(jnp.float32)
-        valid = None
-        if size is not None:
-            rows = jnp.arange(lr.shape[0]) < size[0]
-            columns = jnp.arange(lr.shape[1]) < size[1]
-            valid = (rows[:, None] & columns[None])[None, :, :, None]
-        rgb = jnp.broadcast_to(x, (*x.shape[:2], 3))  # of grey, three equal channels
-        with jax.default_matmul_precision("highest"):
-            sr: Any = self._model.apply({"params": params}, rgb[None], valid)
-        sr = sr[0] if x.shape[2] == 3 else sr[0].mean(-1, keepdims=True)
-        return _quantize(jnp, sr, out)
 
 
 def create_upscaler(
@@ -335,8 +281,22 @@ def create_upscaler(
     return Upscaler(weights, devices=devices, dtype=dtype, **options)
 
 
-def _quantize(np_: Any, image: Any, dtype: Any) -> Any:
-    if not np.issubdtype(dtype, np.integer):
-        return image.astype(dtype)
-    largest = np.iinfo(dtype).max
-    return np_.rint(np_.clip(image, 0, 1) * largest).astype(dtype)
+def _check_options(tile: Any, context: Any, dtype: Any, devices: list[Any]) -> None:
+    context = 0 if context is None else context
+    for name, pixels in (("tile", tile), ("context", context)):
+        if not isinstance(pixels, (int, np.integer)):
+            raise InputError(f"{name} {pixels!r}: must be a whole number of pixels")
+    if tile < _SMALLEST_TILE:
+        raise InputError(f"tile {tile}: must be at least {_SMALLEST_TILE} pixels")
+    if context < 0:
+        raise InputError(f"context {context}: must not be negative")
+    known = ("float32", "bfloat16", "float16")
+    try:
+        name = jnp.dtype(known[0] if dtype is None else dtype).name
+    except TypeError:
+        name = None
+    if name not in known:
+        raise InputError(f"dtype {dtype!r}: must be one of {', '.join(known)}")
+    kinds = {getattr(device, "platform", "") for device in devices}
+    if len(kinds) != 1 or "" in kinds:
+        raise InputError(f"devices {devices}: give devices of one kind, jax.devices()")

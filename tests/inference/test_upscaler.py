@@ -2,6 +2,7 @@ import doctest
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -15,6 +16,7 @@ from lkdn_jax import LKDN, InputError, Upscaler, load, optimized_model
 from lkdn_jax.data.images import to_uint8
 from lkdn_jax.data.pairs import find_pairs, load_pair
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y
+from lkdn_jax.inference import program
 from lkdn_jax.inference import upscaler as module
 
 
@@ -99,7 +101,7 @@ def test_asks_for_memory_before_a_run(weights, monkeypatch):
         if h * w > 100 * 100:
             raise MemoryError
 
-    monkeypatch.setattr(module, "check_memory", refuse)
+    monkeypatch.setattr(program, "check_memory", refuse)
     upscaler, lr = Upscaler(weights), image(90, 200, 3)
     sr = upscaler(lr).astype(int)
     assert 32 <= upscaler.tile < 100
@@ -235,3 +237,34 @@ def test_refuses_a_bad_tile_or_context(weights):
         Upscaler(weights, tile=8)
     with pytest.raises(InputError, match="context -1: must not be negative"):
         Upscaler(weights, context=-1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile": 64.5}, "tile 64.5: must be a whole number"),
+        ({"context": "32"}, "context '32': must be a whole number"),
+        ({"dtype": "float99"}, "dtype 'float99': must be one of float32, bfloat16, "),
+        ({"dtype": np.int32}, "must be one of float32, bfloat16, float16"),
+        ({"devices": []}, r"devices \[\]: give devices of one kind"),
+        ({"devices": "cpu"}, "give devices of one kind"),
+    ],
+)
+def test_refuses_options_of_another_kind(weights, options, message):
+    with pytest.raises(InputError, match=message):
+        Upscaler(weights, **options)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", jnp.float16, np.dtype("f4")])
+def test_takes_a_dtype_and_its_name(weights, dtype):
+    sr = Upscaler(weights, dtype=dtype)(image(20, 17, 3))
+    assert np.abs(sr.astype(int) - Upscaler(weights)(image(20, 17, 3))).max() <= 3
+
+
+def test_threads_may_share_an_upscaler(weights):
+    upscaler = Upscaler(weights, tile=32)
+    images = [image(90 + i, 100 - i, 3) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(upscaler, images))
+    for lr, sr in zip(images, together, strict=True):
+        np.testing.assert_array_equal(sr, upscaler(lr))
