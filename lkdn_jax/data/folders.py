@@ -33,14 +33,13 @@ def partial_folder(target: Path) -> Iterator[Path]:
         raise InputError(f"{target} has no name of its own: give a folder in it")
     folder = target.with_name(target.name + PARTIAL)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = _lock(folder)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield folder
         finally:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # Only if nothing is in it, or nothing was to do.
+            if _is_at(descriptor, folder):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # Only if nothing is in it, or nothing was to do.
             os.close(descriptor)
     except OSError as error:
         reason = " ".join((error.strerror or str(error)).split())
@@ -48,6 +47,27 @@ def partial_folder(target: Path) -> Iterator[Path]:
             f"cannot write {target}: {reason}; check free space and the folder's "
             "permissions and run the same again, what is done stays done"
         ) from error
+
+
+def _lock(folder: Path) -> int:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+        with contextlib.suppress(FileNotFoundError):  # Its holder has removed it.
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+            descriptor = os.open(folder, flags)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_at(descriptor, folder):
+                return descriptor
+            os.close(descriptor)  # Its holder has removed it, or given it its name.
+
+
+def _is_at(descriptor: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 def publish(folder: Path, target: Path) -> None:

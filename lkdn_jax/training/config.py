@@ -116,7 +116,7 @@ def _parse(text: str, kind: type) -> Any:
         return tuple(_literal(part) for part in text.split(",") if part)
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    value = ast.literal_eval(text.replace("_", ""))
+    value = ast.literal_eval(text)
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:

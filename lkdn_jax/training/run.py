@@ -127,7 +127,7 @@ class Run:
                 f"{self.checkpoints.last()}"
             )
         done = first + len(finite)
-        if done % self.config.log_every == 0:
+        if done % self.config.log_every == 0 or done == self.config.steps:
             self.report(done)
             self.window = _Window()
 

@@ -27,7 +27,7 @@ _DTYPES = {
 
 
 class _Storage(NamedTuple):
-    dtype: Any
+    kind: Any
     key: Any
     size: Any
 
@@ -116,37 +116,36 @@ def _tensors(content: Any) -> dict[str, _Tensor]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that describes tensors and builds dicts, and calls nothing else."""
+    """An unpickler that describes tensors and builds dicts, and calls nothing else.
+
+    What a name stands for is made anew or cannot be changed: a pickle can set the state
+    of what it was given, and that of a dtype would be changed for the whole process.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
+            return lambda *parts: _Tensor(*parts[:4])
         if module == "torch" and name in _DTYPES:
-            return _DTYPES[name]
+            return name
         raise InputError(
             f"refused to load {module}.{name}: only float tensors and OrderedDict are "
             "read, since a pickle can run any code; save the state dict alone"
         )
 
     def persistent_load(self, pid: Any) -> _Storage:
-        _, dtype, key, _, size = pid
-        return _Storage(dtype, key, size)
-
-
-def _rebuild_tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
-) -> _Tensor:
-    return _Tensor(storage, offset, shape, strides)
+        _, kind, key, _, size = pid
+        return _Storage(kind, key, size)
 
 
 def _load_storage(
     archive: zipfile.ZipFile, folder: str, storage: _Storage
 ) -> np.ndarray:
-    if not any(storage.dtype is dtype for dtype in _DTYPES.values()):
-        raise InputError(f"storage of {storage.dtype}: only float tensors are read")
-    data = np.frombuffer(archive.read(f"{folder}data/{storage.key}"), storage.dtype)
+    if storage.kind not in _DTYPES:
+        raise InputError(f"storage of {storage.kind}: only float tensors are read")
+    dtype = _DTYPES[storage.kind]
+    data = np.frombuffer(archive.read(f"{folder}data/{storage.key}"), dtype)
     if data.size != storage.size:
         raise InputError(
             f"storage {storage.key} has {data.size} of {storage.size} elements; the "

@@ -3,7 +3,6 @@ import pickle
 import numpy as np
 import pytest
 
-from lkdn_jax.data.folders import partial_folder, publish
 from lkdn_jax.data.photographs import (
     PHOTOGRAPHS_HELD_OUT,
     PHOTOGRAPHS_TRAIN,
@@ -118,24 +117,3 @@ def test_photographs_are_held_out():
 def test_a_photograph_smaller_than_a_tile_is_named():
     with pytest.raises(InputError, match="photograph stereo_motorcycle is 500x740"):
         photograph_tiles(4, 504)
-
-
-def test_a_folder_is_published_whole(tmp_path):
-    target = tmp_path / "done"
-    with partial_folder(target) as folder:
-        (folder / "a").write_text("1")
-        assert not target.exists()
-        publish(folder, target)
-    assert [p.name for p in tmp_path.iterdir()] == ["done"]
-
-
-def test_a_failed_folder_stays_for_the_next(tmp_path):
-    def fill():
-        with partial_folder(tmp_path / "done") as folder:
-            (folder / "a").write_text("1")
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(InputError, match=r"cannot write .*done: No space left"):
-        fill()
-    with partial_folder(tmp_path / "done") as folder:
-        assert (folder / "a").read_text() == "1"

@@ -102,6 +102,8 @@ def test_every_field_can_be_set(configs):
         (["--model=1"], "--model: no such field"),
         (["--steps=many"], "--steps=many: not a value of type int"),
         (["--steps=1.5"], "not a value of type int"),
+        (["--steps=1__0"], "--steps=1__0: not a value of type int"),
+        (["--optimizer.learning_rate=1e_3"], "1e_3: not a value of type float"),
         (["--steps=None"], "not a value of type int"),
         (["--model.remat=perhaps"], "not a value of type bool"),
         (["--steps"], "a value is missing"),

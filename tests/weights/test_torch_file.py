@@ -63,6 +63,18 @@ def test_refuses_any_other_name(tmp_path, name):
         read_pth(tmp_path / "a.pth")
 
 
+def test_refuses_to_change_a_dtype(tmp_path):
+    # What a pickle sets the state of, here to eight bytes less than none.
+    state = pickle.dumps((3, ">", None, None, None, -1, -1, 0), protocol=2)[2:-1]
+    data = b"\x80\x02ctorch\nBFloat16Storage\n" + state + b"b0}."
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", data)
+    with pytest.raises(InputError, match="its pickle is damaged"):
+        read_pth(tmp_path / "a.pth")
+    bfloat16 = np.dtype(ml_dtypes.bfloat16)
+    assert (bfloat16.itemsize, bfloat16.byteorder) == (2, "=")
+
+
 def pickled(*, storage="FloatStorage", offset, shape, strides, nested=False):
     """Pickle {"a": one tensor of a storage of ten elements}, opcode by opcode."""
 
