@@ -29,7 +29,7 @@ def main() -> None:
     flags, overrides = parse().parse_known_args()
     from lkdn_jax.training.config import load_config
     from lkdn_jax.training.loop import train_and_evaluate
-    from lkdn_jax.training.sharding import join_processes
+    from lkdn_jax.training.processes import join_processes
 
     config = load_config(flags.config, overrides, options=list(vars(flags)))
     cluster = flags.coordinator, flags.num_processes, flags.process_id

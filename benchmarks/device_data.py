@@ -46,17 +46,17 @@ def measure(config: Any, rounds: int) -> tuple[dict[str, dict[str, Any]], int]:
     fixed = tuple(rng.integers(0, 256, (1, *shape), np.uint8) for shape in shapes)
     fixed = shard_batch(mesh, tuple(np.repeat(x, length, 0) for x in fixed))
     # Each way runs twice to warm up and twice a round.
-    with feed.samples(0, [length] * 2 * (rounds + 1)) as samples:
+    samples = feed.samples(0, [length] * 2 * (rounds + 1))
 
-        def way(load: Any, dataset: Any, batch: Any) -> Any:
-            steps = jax.jit(make_train_steps(step, load))
-            return lambda: jax.block_until_ready(steps(state, dataset, batch()))
+    def way(load: Any, dataset: Any, batch: Any) -> Any:
+        steps = jax.jit(make_train_steps(step, load))
+        return lambda: jax.block_until_ready(steps(state, dataset, batch()))
 
-        ways = {
-            "fixed batch": way(lambda _, batch: batch, (), lambda: fixed),
-            "device cache": way(feed.load, feed.dataset, partial(next, samples)),
-        }
-        return timing.interleave(ways, rounds), length
+    ways = {
+        "fixed batch": way(lambda _, batch: batch, (), lambda: fixed),
+        "device cache": way(feed.load, feed.dataset, partial(next, samples)),
+    }
+    return timing.interleave(ways, rounds), length
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lkdn_jax.errors import InputError
+from lkdn_jax.progress import Progress
 from lkdn_jax.runtime import (
     cache_compilations,
     collect_garbage_rarely,
@@ -191,33 +192,30 @@ def console() -> "Console":
 
 
 @contextlib.contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar() -> Iterator[Progress]:
     """Show progress on standard error, if that is a terminal.
 
     Yields:
         A function of a stage, the steps done and their total.
     """
+    from rich import progress as bar
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as EtaColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     console = Console(stderr=True)
-    hidden = not console.is_terminal
-    with Progress(
-        *columns,
-        EtaColumn(),
+    with bar.Progress(
+        bar.TextColumn("{task.description}"),
+        bar.BarColumn(),
+        bar.MofNCompleteColumn(),
+        bar.TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=hidden,
+        disable=not console.is_terminal,
         redirect_stdout=sys.stdout.isatty(),
-    ) as progress:
-        task = progress.add_task("", total=None)
+    ) as shown:
+        task = shown.add_task("", total=None)
 
         def update(stage: str, done: int, total: int) -> None:
-            progress.update(
-                task, description=escape(stage), completed=done, total=total
-            )
+            shown.update(task, description=escape(stage), completed=done, total=total)
 
         yield update

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # From the bottom up; `evaluation.metrics` is named because it must know no jax.
 LAYERS = [
-    ("errors",),
+    ("errors", "progress"),
     ("files", "runtime"),
     ("cli",),
     ("data", "evaluation.metrics", "evaluation.figures"),
@@ -34,7 +34,15 @@ SCRIPTS = {
     "upscale": {"cli", "errors", "inference.folder"},
     "export": {"cli", "weights.export"},
 }
-WITHOUT_JAX = {"errors", "files", "runtime", "cli", "data", "evaluation.metrics"}
+WITHOUT_JAX = {
+    "errors",
+    "progress",
+    "files",
+    "runtime",
+    "cli",
+    "data",
+    "evaluation.metrics",
+}
 
 
 def layer_of(module: str) -> int:

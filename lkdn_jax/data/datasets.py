@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from lkdn_jax.data.images import IMAGE_SUFFIXES
 from lkdn_jax.data.photographs import photograph_tiles
 from lkdn_jax.data.tiles import Tiles, check_tile, cut_tiles, load_tiles, write_tiles
 from lkdn_jax.errors import InputError
-
-Progress = Callable[[str, int, int], None]
+from lkdn_jax.progress import Progress, ignore
 
 PHOTOGRAPHS = "photographs"
 _TFDS = "tfds:"
@@ -39,16 +38,11 @@ _DOWNLOAD_ERRORS = (
 _MAX_THREADS = 8
 
 
-def silent(stage: str, done: int, total: int) -> None:
-    """Show no progress."""
-    del stage, done, total
-
-
 def open_tiles(
     source: str,
     scale: int,
     tile: int,
-    progress: Progress = silent,
+    progress: Progress = ignore,
     *,
     data_dir: str | None = None,
 ) -> Tiles:

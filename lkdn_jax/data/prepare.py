@@ -23,13 +23,13 @@ from PIL import Image
 
 from lkdn_jax.cli import ArgumentParser, progress_bar, run
 from lkdn_jax.data.builders import PreparedTiles, open_prepared, write_dataset
-from lkdn_jax.data.datasets import Progress, silent
 from lkdn_jax.data.folders import partial_folder, publish
 from lkdn_jax.data.inputs import Photograph, find_photographs
 from lkdn_jax.data.pairs import LrMode
 from lkdn_jax.data.tiles import check_tile, cut_tiles
 from lkdn_jax.data.workers import map_in_processes
 from lkdn_jax.errors import InputError
+from lkdn_jax.progress import Progress, ignore
 
 # A worker needs some 300 MB for a photograph of three megapixels.
 MAX_WORKERS = 6
@@ -210,7 +210,7 @@ def prepare(
     lr_inputs: Sequence[Path] = (),
     workers: int | None = None,
     skip_bad: bool = False,
-    progress: Progress = silent,
+    progress: Progress = ignore,
 ) -> Prepared:
     """Prepare photographs for training.
 

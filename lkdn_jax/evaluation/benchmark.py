@@ -1,7 +1,7 @@
 """Evaluate a network on the datasets of a benchmark, in one report."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ from lkdn_jax.evaluation.dataset import (
     Options,
     Report,
     evaluate_dataset,
-    ignore,
     save_path,
 )
 from lkdn_jax.evaluation.metrics import WINDOW
 from lkdn_jax.files import check_folder
 from lkdn_jax.models.lkdn import LKDN
 from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
+from lkdn_jax.progress import Progress, ignore
 from lkdn_jax.weights.files import load
 
 
@@ -30,7 +30,7 @@ def evaluate_file(
     *,
     scale: int | None = None,
     options: Options = DEFAULTS,
-    progress: Callable[[str, int, int], None] = ignore,
+    progress: Progress = ignore,
 ) -> Report:
     """Evaluate a file of weights on folders of benchmark images.
 
@@ -65,7 +65,7 @@ def evaluate_network(
     *,
     scale: int | None = None,
     options: Options = DEFAULTS,
-    progress: Callable[[str, int, int], None] = ignore,
+    progress: Progress = ignore,
 ) -> Report:
     """Evaluate a network on folders of benchmark images.
 

@@ -1,15 +1,16 @@
 """Several networks on the same images, with what is worth looking at."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.evaluation.benchmark import evaluate_network
+from lkdn_jax.evaluation.cost import measure_cost
 from lkdn_jax.evaluation.dataset import Options, Report
 from lkdn_jax.evaluation.gallery import Gallery
-from lkdn_jax.evaluation.runtime import measure_cost
+from lkdn_jax.progress import Progress
 from lkdn_jax.weights.files import load
 
 
@@ -20,7 +21,7 @@ class Entry:
     Attributes:
         report: As `benchmark.evaluate_network` returns it.
         gallery: What was seen.
-        cost: As `runtime.measure_cost` returns it.
+        cost: As `cost.measure_cost` returns it.
     """
 
     report: Report
@@ -39,7 +40,7 @@ def compare_files(
     *,
     scale: int | None,
     options: Options,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
     pictures: bool = True,
 ) -> list[Entry]:
     """Evaluate files of weights, one after another.

@@ -20,13 +20,10 @@ from lkdn_jax.data.pairs import Dataset, LrMode, Pair, load_pair
 from lkdn_jax.data.provenance import PAPER, name_interpolation
 from lkdn_jax.errors import InputError
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y, ssim
+from lkdn_jax.progress import ignore
 
 Report = dict[str, Any]
 Upscale = Callable[[np.ndarray], np.ndarray]
-
-
-def ignore(*_: object) -> None:
-    """Take any arguments and do nothing: a callback where none is given."""
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
 from lkdn_jax.inference.jobs import Job, find_jobs, is_done, passed_over
 from lkdn_jax.inference.upscaler import TILE, Upscaler, create_upscaler
+from lkdn_jax.progress import Progress, ignore
 
 _LARGEST_FACTOR = 64
 
 Size = tuple[int, int]  # width, height
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -49,7 +49,7 @@ def upscale_files(
     *,
     resize: Callable[[Size], Size] | None = None,
     overwrite: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = ignore,
 ) -> Summary:
     """Upscale files; an output that is there and newer is not redone.
 
@@ -135,7 +135,7 @@ def upscale_inputs(
     overwrite: bool = False,
     device: str | None = None,
     tile: int | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = ignore,
     **options: Any,
 ) -> Summary:
     """Upscale files, folders and patterns; what `upscale.py` does.

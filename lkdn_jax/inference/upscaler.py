@@ -25,16 +25,13 @@ from lkdn_jax.inference.tiling import (
 )
 from lkdn_jax.models.lkdn import LKDN, expected_params
 from lkdn_jax.models.memory import is_out_of_memory, memory_advice
+from lkdn_jax.progress import ignore
 from lkdn_jax.weights.files import Params, load
 from lkdn_jax.weights.published import check_params
 
 TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
 _SMALLEST_TILE = 32
 _BRIGHTEST = 2.0  # of floating point: more is taken for another range
-
-
-def _ignore(*_: object) -> None:
-    pass
 
 
 class Upscaler:
@@ -163,7 +160,7 @@ class Upscaler:
             out = self.photo(Photo(pixels)).pixels
         return out.reshape(*out.shape[:2], *image.shape[2:])
 
-    def photo(self, photo: Photo, tile_done: Callable[[], None] = _ignore) -> Photo:
+    def photo(self, photo: Photo, tile_done: Callable[[], None] = ignore) -> Photo:
         """Upscale a photograph, its alpha channel too.
 
         Args:

@@ -264,11 +264,11 @@ class PixelNorm(nn.Module):
     In float32 at least, and not by the fast variance E[y²] − E[y]², which loses digits.
 
     Attributes:
-        centred: Number of channels over which the input's mean is zero already and is
-            not taken; further channels are zero. None to take the mean over all.
+        centred_features: Number of channels over which the input's mean is zero already
+            and is not taken; further channels are zero. None to take the mean over all.
     """
 
-    centred: int | None = None
+    centred_features: int | None = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -278,8 +278,8 @@ class PixelNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (c,))
         wide = at_least_float32(x.dtype)
         x, scale, bias = promote_dtype(x, scale, bias, dtype=wide)
-        if self.centred is None:
+        if self.centred_features is None:
             x = x - store(x.mean(-1, keepdims=True))
-        variance = jnp.square(x).sum(-1, keepdims=True) / (self.centred or c)
+        variance = jnp.square(x).sum(-1, keepdims=True) / (self.centred_features or c)
         inverse = store(lax.rsqrt(variance + 1e-5))
         return x * inverse * scale.reshape(1, 1, 1, c) + bias.reshape(1, 1, 1, c)

@@ -51,8 +51,8 @@ class LKDB(nn.Module):
         distilled: Channels of each of the four distilled parts.
         attention_features: Channels the attention works on.
         shallow_block: The block of the refinement path, see `LKDN`.
-        optimized: For optimized parameters, see `LKDN`: the number of features over
-            which the output of `c6` has mean zero (the others are zero). Distilled
+        optimized_from: For optimized parameters, see `LKDN`: the number of features
+            over which the output of `c6` has mean zero (the others are zero). Distilled
             parts are then computed in whole vectors and cut to `distilled` channels.
         dtype: Dtype of the computation inside; the input and the output are wider.
     """
@@ -61,7 +61,7 @@ class LKDB(nn.Module):
     distilled: int
     attention_features: int
     shallow_block: ShallowBlock
-    optimized: int | None = None
+    optimized_from: int | None = None
     dtype: Dtype | None = None
 
     @nn.compact
@@ -79,7 +79,9 @@ class LKDB(nn.Module):
         dtype = self.dtype
         shallow = _SHALLOW_BLOCKS[self.shallow_block]
         parts, refined = [], x
-        wide = self.distilled if self.optimized is None else round_up(self.distilled)
+        wide = self.distilled
+        if self.optimized_from is not None:
+            wide = round_up(wide)
         for i in (1, 2, 3):
             distill = Conv(wide, dtype=dtype, name=f"c{i}_d")
             refine = shallow(self.features, dtype=dtype, name=f"c{i}_r")
@@ -96,7 +98,7 @@ class LKDB(nn.Module):
             y = after(y, trunk)
         y = LargeKernelAttention(dtype=dtype, name="atten")(y, valid)
         y = Conv(self.features, dtype=dtype, name="c6")(y)
-        y = PixelNorm(centred=self.optimized, name="pixel_norm")(y)
+        y = PixelNorm(centred_features=self.optimized_from, name="pixel_norm")(y)
         return add_now(frame(y, valid), x)
 
 
@@ -123,10 +125,10 @@ class LKDN(nn.Module):
         shallow_block: `BSB` (BSConv), `BSRB` (with a residual) or `RBSB`
             (re-parameterizable, LKDN-S).
         upsampler: `direct` (3×3 convolution) or `rep` (re-parameterizable, LKDN-S).
-        optimized: For the parameters of `lkdn_jax.optimize_for_inference`, the number
-            of features they had before: one copy of the image instead of four, a `c6`
-            whose LayerNorm needs no mean, and channels in whole vectors. None for all
-            others.
+        optimized_from: For the parameters of `lkdn_jax.optimize_for_inference`, the
+            number of features they had before: one copy of the image instead of four,
+            a `c6` whose LayerNorm needs no mean, and channels in whole vectors. None
+            for all others.
         dtype: Dtype of the computation, None for that of the input but at least
             float32. Parameters, the trunk that the blocks add to, LayerNorm and the
             upsampler stay float32 at least.
@@ -141,7 +143,7 @@ class LKDN(nn.Module):
     attention_features: int | None = None
     shallow_block: ShallowBlock = "BSB"
     upsampler: Upsampler = "direct"
-    optimized: int | None = None
+    optimized_from: int | None = None
     dtype: Dtype | None = None
     remat: bool = False
 
@@ -167,7 +169,7 @@ class LKDN(nn.Module):
         self._check(lr)
         dtype = self.dtype or at_least_float32(lr.dtype)
         wide = at_least_float32(dtype)
-        copies = INPUT_COPIES if self.optimized is None else 1
+        copies = INPUT_COPIES if self.optimized_from is None else 1
         x = jnp.concatenate([lr.astype(wide)] * copies, axis=-1)
         x = BSConv(self.features, dtype=wide, name="fea_conv")(frame(x, valid))
         fea = x = store(frame(x, valid))
@@ -184,7 +186,7 @@ class LKDN(nn.Module):
                 distilled,
                 attention,
                 self.shallow_block,
-                optimized=self.optimized,
+                optimized_from=self.optimized_from,
                 dtype=dtype,
                 name=f"B{i + 1}",
             )

@@ -80,12 +80,12 @@ def optimized_model(model: LKDN) -> LKDN:
     Returns:
         The same function, in less time.
     """
-    if model.optimized is not None:
+    if model.optimized_from is not None:
         return model
     features = model.features
     distilled, attention = model.inner_features()
     return folded_model(model).clone(
-        optimized=features,
+        optimized_from=features,
         features=round_up(features),
         distilled=round_up(distilled, _PART),
         attention_features=round_up(attention),

@@ -4,8 +4,8 @@
 the patches in threads or processes and sends pixels. Both give the same batches.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -45,13 +45,13 @@ class Feed:
     Attributes:
         dataset: What the compiled steps read beside the samples.
         load: Makes a batch of the dataset and a sample, inside the compiled steps.
-        samples: Opens an iterator over trees with a leading axis of steps, given the
-            first step and the number of steps of each dispatch.
+        samples: From the first step and the number of steps of each dispatch to trees
+            with a leading axis of steps. To be closed: it may hold threads, processes.
     """
 
     dataset: Any
     load: Callable[[Any, Any], Any]
-    samples: Callable[[int, Sequence[int]], AbstractContextManager[Iterator[Any]]]
+    samples: Callable[[int, Sequence[int]], Generator[Any]]
 
 
 def device_feed(mesh: Mesh, sources: Sequence[Tiles], sampling: Sampling) -> Feed:
@@ -71,25 +71,17 @@ def device_feed(mesh: Mesh, sources: Sequence[Tiles], sampling: Sampling) -> Fee
     free = sources[0].lr.shape[1] - sampling.lr_patch
     rows = _host_rows(sampling.batch_size)
 
-    @contextmanager
-    def samples(start: int, lengths: Sequence[int]) -> Iterator[Iterator[Any]]:
-        def draw(first: int, length: int) -> Any:
+    def samples(start: int, lengths: Sequence[int]) -> Generator[Any]:
+        for length in lengths:
             drawn = [
                 draw_samples(
                     sampling.seed, step, sampling.batch_size, counts,
                     sampling.weights, free,
                 )[rows]
-                for step in range(first, first + length)
+                for step in range(start, start + length)
             ]  # fmt: skip
-            return shard_batch(mesh, np.stack(drawn))
-
-        def iterate() -> Iterator[Any]:
-            first = start
-            for length in lengths:
-                yield draw(first, length)
-                first += length
-
-        yield iterate()
+            yield shard_batch(mesh, np.stack(drawn))
+            start += length
 
     return Feed(dataset, partial(cut_samples, lr_patch=sampling.lr_patch), samples)
 
@@ -109,8 +101,7 @@ def host_feed(
         The feed.
     """
 
-    @contextmanager
-    def samples(start: int, lengths: Sequence[int]) -> Iterator[Iterator[Any]]:
+    def samples(start: int, lengths: Sequence[int]) -> Generator[Any]:
         batches = host_batches(
             sources,
             seed=sampling.seed,
@@ -121,15 +112,11 @@ def host_feed(
             shard=(jax.process_index(), jax.process_count()),
             num_workers=workers,
         )
-        with closing(batches) as iterator:
-
-            def iterate() -> Iterator[Any]:
-                for length in lengths:
-                    parts = [next(iterator) for _ in range(length)]
-                    stacked = tuple(np.stack(part) for part in zip(*parts, strict=True))
-                    yield shard_batch(mesh, stacked)
-
-            yield iterate()
+        with closing(batches):
+            for length in lengths:
+                parts = [next(batches) for _ in range(length)]
+                stacked = tuple(np.stack(part) for part in zip(*parts, strict=True))
+                yield shard_batch(mesh, stacked)
 
     return Feed((), lambda _, batch: batch, samples)
 

@@ -17,31 +17,29 @@ from lkdn_jax.cli import progress_bar
 from lkdn_jax.models.lkdn import expected_params
 from lkdn_jax.models.memory import memory_advice
 from lkdn_jax.optim.schedules import create_schedule
+from lkdn_jax.progress import ignore
 from lkdn_jax.training.checkpoint import Checkpoints
 from lkdn_jax.training.config import Config
 from lkdn_jax.training.finish import finish
+from lkdn_jax.training.processes import (
+    lost_process,
+    lost_process_advice,
+    on_first_process,
+)
 from lkdn_jax.training.run import Log, Run
 from lkdn_jax.training.setup import (
     check_config,
-    check_workdir,
     create_feed,
     create_model,
+    create_plan,
     create_tx,
-    hold,
     initial_params,
-    write_config,
 )
-from lkdn_jax.training.sharding import (
-    lost_process,
-    lost_process_advice,
-    make_mesh,
-    on_first_process,
-    replicate,
-    replicated_shapes,
-)
+from lkdn_jax.training.sharding import make_mesh, replicate, replicated_shapes
 from lkdn_jax.training.state import create_state
 from lkdn_jax.training.step import make_train_step, make_train_steps
 from lkdn_jax.training.validation import Validation
+from lkdn_jax.training.workdir import check_workdir, hold, write_config
 from lkdn_jax.training.writer import MetricsWriter
 
 
@@ -73,7 +71,7 @@ def _train_and_evaluate(
 ) -> bool:
     primary = jax.process_index() == 0
     if not primary:
-        log = _ignore
+        log = ignore
     for change in changes:
         log(f"note: {change}")
     model, mesh = create_model(config.model), make_mesh()
@@ -119,7 +117,8 @@ def _train_and_evaluate(
             write_config(config, workdir)
         writer = MetricsWriter(workdir, done) if primary else None
         try:
-            run = Run(config, feed, steps, validation, checkpoints, writer, log)
+            plan = create_plan(config)
+            run = Run(plan, feed, steps, validation, checkpoints, writer, log)
             with _advice(config):
                 state, stopped = run.train(state)
             checkpoints.wait()
@@ -148,7 +147,3 @@ def _advice(config: Config) -> AbstractContextManager[None]:
         "optimizer.accumulate, or set --model.remat=true or --data.cache=host; the "
         "same workdir then resumes from its last checkpoint"
     )
-
-
-def _ignore(line: str) -> None:
-    del line

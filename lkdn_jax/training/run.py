@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,16 +13,39 @@ from jax.experimental import multihost_utils
 from lkdn_jax.cli import progress_bar
 from lkdn_jax.errors import InputError
 from lkdn_jax.training.checkpoint import Checkpoints
-from lkdn_jax.training.config import Config
 from lkdn_jax.training.feed import Feed
-from lkdn_jax.training.setup import steps_per_dispatch
-from lkdn_jax.training.sharding import on_first_process
+from lkdn_jax.training.processes import on_first_process
 from lkdn_jax.training.signals import stop_signals
 from lkdn_jax.training.state import TrainState
 from lkdn_jax.training.validation import Validation
 from lkdn_jax.training.writer import MetricsWriter
 
 Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is due when.
+
+    Attributes:
+        steps: Steps of the whole run.
+        dispatch: Steps of one call of the compiled program.
+        log_every: Steps between two rows of metrics.
+        validate_every: Steps between two validations; a checkpoint is saved, too.
+        save_every: Steps between two checkpoints.
+        validated: Whether there are validation images.
+        seed: Seed of the samples.
+        batch_size: Patches of a step, over all hosts.
+    """
+
+    steps: int
+    dispatch: int
+    log_every: int
+    validate_every: int
+    save_every: int
+    validated: bool
+    seed: int
+    batch_size: int
 
 
 @dataclass
@@ -38,7 +62,7 @@ class Run:
     """A run and its parts.
 
     Attributes:
-        config: As in configs/default.py.
+        plan: What is due when.
         feed: Where batches come from.
         steps: The compiled steps: from the state, the dataset and the samples of a
             dispatch to the state after it and the metrics of its steps.
@@ -49,7 +73,7 @@ class Run:
         window: Metrics since the last row.
     """
 
-    config: Config
+    plan: Plan
     feed: Feed
     steps: Any
     validation: Validation | None
@@ -60,13 +84,13 @@ class Run:
 
     def train(self, state: TrainState) -> tuple[TrainState, str | None]:
         """Run the steps that are left; returns the state and the signal that came."""
-        config, done = self.config, int(state.step)
-        lengths = list(dispatches(done, config.steps, steps_per_dispatch(config)))
+        plan, done = self.plan, int(state.step)
+        lengths = list(dispatches(done, plan.steps, plan.dispatch))
         pending, stopped = None, None
         self.window = _Window()
         with (
             stop_signals() as stop,
-            self.feed.samples(done, lengths) as samples,
+            closing(self.feed.samples(done, lengths)) as samples,
             progress_bar() as progress,
         ):
             for length in lengths:
@@ -77,11 +101,11 @@ class Run:
                 # The metrics of the dispatch before this one: the device never waits.
                 self.collect(pending)
                 pending, done = (done, metrics), done + length
-                progress("training", done, config.steps)
-                stopped = _agree(stop(), done, config.log_every)
-                last = done == config.steps
-                validate = last or done % config.validation.every == 0
-                save = stopped or last or done % config.checkpoint.every == 0
+                progress("training", done, plan.steps)
+                stopped = _agree(stop(), done, plan.log_every)
+                last = done == plan.steps
+                validate = last or done % plan.validate_every == 0
+                save = stopped or last or done % plan.save_every == 0
                 if validate or save:
                     self.collect(pending)
                     pending = None
@@ -122,12 +146,12 @@ class Run:
             raise InputError(
                 f"the loss {values['loss'][step - first]}, its gradient or the "
                 f"parameters are not finite at step {step} (batch of seed "
-                f"{self.config.seed}, step {step}); lower optimizer.learning_rate or "
+                f"{self.plan.seed}, step {step}); lower optimizer.learning_rate or "
                 "set optimizer.max_grad_norm; last good checkpoint: "
                 f"{self.checkpoints.last()}"
             )
         done = first + len(finite)
-        if done % self.config.log_every == 0 or done == self.config.steps:
+        if done % self.plan.log_every == 0 or done == self.plan.steps:
             self.report(done)
             self.window = _Window()
 
@@ -140,7 +164,7 @@ class Run:
             name: np.concatenate([row[name] for row in rows]) for name in rows[0]
         }
         seconds = time.perf_counter() - self.window.start
-        patches = len(columns["loss"]) * self.config.data.batch_size
+        patches = len(columns["loss"]) * self.plan.batch_size
         row = {name: float(np.mean(values)) for name, values in columns.items()}
         row |= {
             "learning_rate": float(columns["learning_rate"][-1]),
@@ -156,7 +180,7 @@ class Run:
     def keep(self, done: int, state: TrainState, *, validate: bool) -> None:
         """Save a checkpoint, after a validation if one is due."""
         start, psnr_y, failure = time.perf_counter(), None, None
-        if validate and self.config.validation.folders:
+        if validate and self.plan.validated:
             try:
                 psnr_y = self.validate(done, state)
             except Exception as error:  # noqa: BLE001  raised once the state is safe

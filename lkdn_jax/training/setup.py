@@ -1,11 +1,7 @@
 """From a configuration to the parts of a run; what does not fit is refused here."""
 
-import contextlib
-import fcntl
-import json
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,17 +11,16 @@ import optax
 from lkdn_jax.data.datasets import open_tiles
 from lkdn_jax.data.tiles import Tiles
 from lkdn_jax.errors import InputError
-from lkdn_jax.files import atomic_write, check_folder
 from lkdn_jax.models.lkdn import LKDN, draw_params, expected_params
 from lkdn_jax.optim.optimizers import create_optimizer
 from lkdn_jax.training.config import Config
 from lkdn_jax.training.feed import Feed, Sampling, device_feed, host_feed
-from lkdn_jax.training.sharding import check_batch_size, on_first_process
+from lkdn_jax.training.processes import on_first_process
+from lkdn_jax.training.run import Plan
 from lkdn_jax.weights.files import load
 from lkdn_jax.weights.published import check_params, deduce_architecture
 
 _DTYPES = ("float32", "bfloat16")
-_NOT_ARCHITECTURE = ("dtype", "remat")
 _DEVICE_SHARE = 0.4  # of a device's memory, for the tiles, when the cache is "auto"
 _HOST_BYTES = 2 << 30  # the same for CPU, where the memory is the host's
 
@@ -69,6 +64,27 @@ def _fit_device(sources: Sequence[Tiles]) -> bool:
         return size * jax.local_device_count() <= _HOST_BYTES
     stats = jax.local_devices()[0].memory_stats() or {}
     return size <= _DEVICE_SHARE * stats.get("bytes_limit", 0)
+
+
+def create_plan(config: Config) -> Plan:
+    """Create the plan of a run."""
+    return Plan(
+        steps=config.steps,
+        dispatch=steps_per_dispatch(config),
+        log_every=config.log_every,
+        validate_every=config.validation.every,
+        save_every=config.checkpoint.every,
+        validated=bool(config.validation.folders),
+        seed=config.seed,
+        batch_size=config.data.batch_size,
+    )
+
+
+def steps_per_dispatch(config: Config) -> int:
+    """Return the number of steps in one compiled program."""
+    if config.data.steps_per_dispatch is not None:
+        return config.data.steps_per_dispatch
+    return 1 if jax.default_backend() == "cpu" else 10
 
 
 def initial_params(model: LKDN, config: Config) -> Any:
@@ -120,7 +136,7 @@ def check_config(config: Config) -> None:
     """
     _check_ranges(config)
     data = config.data
-    check_batch_size(data.batch_size, config.optimizer.accumulate)
+    _check_batch_size(data.batch_size, config.optimizer.accumulate)
     if data.hr_patch % config.model.scale or data.hr_patch > data.tile:
         raise InputError(
             f"data.hr_patch {data.hr_patch} must be a multiple of the scale "
@@ -191,90 +207,11 @@ def _field(config: Config, name: str) -> Any:
     return config
 
 
-def steps_per_dispatch(config: Config) -> int:
-    """Return the number of steps in one compiled program."""
-    if config.data.steps_per_dispatch is not None:
-        return config.data.steps_per_dispatch
-    return 1 if jax.default_backend() == "cpu" else 10
-
-
-def check_workdir(config: Config, workdir: Path) -> list[str]:
-    """Check that a folder is new or holds a run of this network.
-
-    Args:
-        config: As in configs/default.py.
-        workdir: The folder.
-
-    Returns:
-        A line for each other field in which the run there differs.
-
-    Raises:
-        InputError: It holds a run of another network, or cannot be written to.
-    """
-    check_folder(workdir)
-    path = workdir / "config.json"
-    if not path.is_file():
-        return []
-    try:
-        old = _flat(json.loads(path.read_text()))
-    except (ValueError, AttributeError) as error:
+def _check_batch_size(batch_size: int, accumulate: int) -> None:
+    parts = jax.device_count() * accumulate
+    if batch_size % parts:
         raise InputError(
-            f"{path} is damaged: remove it to go on, or choose another --workdir"
-        ) from error
-    new = _flat(json.loads(config.to_json()))
-    lines = []
-    for name, value in new.items():
-        if old.get(name) == value:
-            continue
-        section, _, field = name.partition(".")
-        architecture = section == "model" and field not in _NOT_ARCHITECTURE
-        if architecture or name == "optimizer.name":
-            raise InputError(
-                f"{workdir} holds a run whose {name} is {old.get(name)}, not {value}; "
-                "choose another --workdir"
-            )
-        line = f"{name} was {old.get(name)!r}, is now {value!r}"
-        if name == "init_from":
-            line += " (of no effect once there is a checkpoint)"
-        lines.append(line)
-    return lines
-
-
-@contextlib.contextmanager
-def hold(workdir: Path) -> Iterator[None]:
-    """Keep others from training in a folder; ends with the process at the latest.
-
-    Args:
-        workdir: The folder; made if it is not there.
-
-    Raises:
-        InputError: Another process trains there.
-    """
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{workdir}: another process trains there; wait for its end or choose "
-                "another --workdir"
-            ) from error
-        except OSError:
-            pass  # a file system without locks
-        yield
-
-
-def write_config(config: Config, workdir: Path) -> None:
-    """Note the configuration of a run in its folder, as `config.json`."""
-    with atomic_write(workdir / "config.json") as file:
-        file.write((json.dumps(json.loads(config.to_json()), indent=2) + "\n").encode())
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
+            f"data.batch_size {batch_size} must be a multiple of {parts} ("
+            f"{jax.device_count()} devices × optimizer.accumulate {accumulate}); "
+            f"try {max(1, round(batch_size / parts)) * parts}"
+        )

@@ -35,7 +35,7 @@ Names = Literal["ours", "published"]
 
 _FORMAT = "lkdn_jax.1"
 _NOT_ARCHITECTURE = (
-    "optimized",
+    "optimized_from",
     "dtype",
     "remat",
     "parent",
@@ -108,7 +108,7 @@ def save(
             not fit the network, optimized ones, or a file that cannot be written.
     """
     path = Path(path)
-    if model.optimized is not None:
+    if model.optimized_from is not None:
         raise InputError(
             f"{path}: parameters optimized for inference are not saved; save those "
             "they were made of, and optimize after loading"

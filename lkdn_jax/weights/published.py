@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -56,7 +55,7 @@ def from_published(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
         state: Arrays by published name.
 
     Returns:
-        The parameter tree, float32, to be checked by `check_params`.
+        The parameter tree, views of the arrays, to be checked by `check_params`.
     """
     params = {}
     for name, array in state.items():
@@ -67,7 +66,7 @@ def from_published(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
             leaf = "kernel" if array.ndim == 4 else "scale"
         if leaf == "kernel":
             array = array.transpose(_HWIO)
-        params[(*modules, leaf)] = jnp.asarray(array, jnp.float32)
+        params[(*modules, leaf)] = array
     return unflatten_dict(params)
 
 

@@ -39,9 +39,8 @@ def test_fine_tuning_published_weights_keeps_their_psnr(reference):
             steps = make_train_steps(make_train_step(model, tx), feed.load)
             program = jax.jit(steps)
         state = replicate(mesh, create_state(params, tx))
-        with feed.samples(0, [1] * STEPS) as batches:
-            for batch in batches:
-                state, _ = program(state, feed.dataset, batch)
+        for batch in feed.samples(0, [1] * STEPS):
+            state, _ = program(state, feed.dataset, batch)
         trained = jax.tree.map(np.asarray, state.params)
         report = evaluate_dataset(partial(upscaler, trained), dataset, 4)
         return report["mean"]["psnr_y"]

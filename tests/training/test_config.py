@@ -6,15 +6,15 @@ from lkdn_jax import LKDN, InputError
 from lkdn_jax.cli import ArgumentParser
 from lkdn_jax.models.lkdn import expected_params
 from lkdn_jax.training.config import load_config
+from lkdn_jax.training.processes import join_processes
 from lkdn_jax.training.setup import (
     check_config,
-    check_workdir,
     create_feed,
     create_model,
     create_tx,
     initial_params,
 )
-from lkdn_jax.training.sharding import join_processes
+from lkdn_jax.training.workdir import check_workdir
 
 RECIPES = {
     # Scale, features, blocks, HR patch, batch, loss, optimizer, rate, steps (paper).

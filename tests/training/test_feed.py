@@ -24,8 +24,8 @@ def test_both_feeds_give_the_same_batches():
         host_feed(mesh, sources, sampling),
     ):
         load = jax.jit(jax.vmap(feed.load, (None, 0)))
-        with feed.samples(7, [3, 2]) as samples:
-            batches.append([load(feed.dataset, sample) for sample in samples])
+        samples = feed.samples(7, [3, 2])
+        batches.append([load(feed.dataset, sample) for sample in samples])
     device, host = batches
     assert [x.shape[0] for x, _ in device] == [3, 2]
     for ours, theirs in zip(device, host, strict=True):

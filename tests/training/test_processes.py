@@ -13,7 +13,7 @@ TOGETHER = """
 import sys
 from lkdn_jax.cli import run
 from lkdn_jax.errors import InputError
-from lkdn_jax.training.sharding import join_processes, lost_process_advice
+from lkdn_jax.training.processes import join_processes, lost_process_advice
 
 def main():
     from jax.experimental.multihost_utils import process_allgather

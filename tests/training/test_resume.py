@@ -20,7 +20,8 @@ from lkdn_jax.data.images import write_image
 from lkdn_jax.training.config import load_config
 from lkdn_jax.training.loop import train_and_evaluate
 from lkdn_jax.training.run import Run
-from lkdn_jax.training.setup import hold
+from lkdn_jax.training.setup import create_plan
+from lkdn_jax.training.workdir import hold
 
 ROOT = Path(__file__).parents[2]
 TINY = Path(__file__).with_name("tiny_config.py")
@@ -169,7 +170,7 @@ def test_a_state_without_a_step_is_not_saved(done):
         raise InputError("a data worker was killed")
         yield
 
-    run = Run(load_config(TINY), *[Mock() for _ in range(6)])
+    run = Run(create_plan(load_config(TINY)), *[Mock() for _ in range(6)])
     with pytest.raises(InputError, match="a data worker was killed"):
         run.next_batch(samples(), done, Mock(), None)
     # Of a worker that is killed no step is lost.

@@ -15,6 +15,7 @@ from lkdn_jax import LKDN, InputError
 from lkdn_jax.data.images import write_image
 from lkdn_jax.training.config import load_config
 from lkdn_jax.training.run import Run
+from lkdn_jax.training.setup import create_plan
 from lkdn_jax.training.validation import Validation
 from lkdn_jax.training.writer import MetricsWriter
 
@@ -25,10 +26,8 @@ def test_a_validation_that_is_not_finite_is_no_best(tmp_path):
     row = {"psnr_y": np.inf, "bicubic_psnr_y": 30.0, "ssim_y": 1.0}
     validation = Mock(run=lambda _: (row, np.zeros((4, 4, 3), np.uint8)))
     checkpoints = Mock()
-    run = Run(
-        load_config(TINY, [f"--validation.folders={tmp_path}"]), Mock(), Mock(),
-        validation, checkpoints, Mock(), Mock(),
-    )  # fmt: skip
+    plan = create_plan(load_config(TINY, [f"--validation.folders={tmp_path}"]))
+    run = Run(plan, Mock(), Mock(), validation, checkpoints, Mock(), Mock())
     state = Mock(step=4)
     with pytest.raises(InputError, match="PSNR-Y inf dB is not finite"):
         run.keep(4, state, validate=True)

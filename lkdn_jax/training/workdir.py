@@ -1,0 +1,96 @@
+"""The folder of a run: its configuration, and one process at a time."""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lkdn_jax.errors import InputError
+from lkdn_jax.files import atomic_write, check_folder
+from lkdn_jax.training.config import Config
+
+_NOT_ARCHITECTURE = ("dtype", "remat")
+
+
+def check_workdir(config: Config, workdir: Path) -> list[str]:
+    """Check that a folder is new or holds a run of this network.
+
+    Args:
+        config: As in configs/default.py.
+        workdir: The folder.
+
+    Returns:
+        A line for each other field in which the run there differs.
+
+    Raises:
+        InputError: It holds a run of another network, or cannot be written to.
+    """
+    check_folder(workdir)
+    path = workdir / "config.json"
+    if not path.is_file():
+        return []
+    try:
+        old = _flat(json.loads(path.read_text()))
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} is damaged: remove it to go on, or choose another --workdir"
+        ) from error
+    new = _flat(json.loads(config.to_json()))
+    lines = []
+    for name, value in new.items():
+        if old.get(name) == value:
+            continue
+        section, _, field = name.partition(".")
+        architecture = section == "model" and field not in _NOT_ARCHITECTURE
+        if architecture or name == "optimizer.name":
+            raise InputError(
+                f"{workdir} holds a run whose {name} is {old.get(name)}, not {value}; "
+                "choose another --workdir"
+            )
+        line = f"{name} was {old.get(name)!r}, is now {value!r}"
+        if name == "init_from":
+            line += " (of no effect once there is a checkpoint)"
+        lines.append(line)
+    return lines
+
+
+@contextlib.contextmanager
+def hold(workdir: Path) -> Iterator[None]:
+    """Keep others from training in a folder; ends with the process at the latest.
+
+    Args:
+        workdir: The folder; made if it is not there.
+
+    Raises:
+        InputError: Another process trains there.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{workdir}: another process trains there; wait for its end or choose "
+                "another --workdir"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def write_config(config: Config, workdir: Path) -> None:
+    """Note the configuration of a run in its folder, as `config.json`."""
+    with atomic_write(workdir / "config.json") as file:
+        file.write((json.dumps(json.loads(config.to_json()), indent=2) + "\n").encode())
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
