@@ -35,7 +35,7 @@ def torch_network(model: LKDN, state: Mapping[str, np.ndarray]) -> nn.Module:
 
     Args:
         model: Our network.
-        state: Its parameters by published name (`lkdn_jax.weights.to_published`).
+        state: Its parameters by published name (`published.to_published`).
 
     Returns:
         A module from images [n, 3, h, w] to [n, 3, h·s, w·s], in evaluation mode.

@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.schedule.boundaries = ()  # "step": where the rate is multiplied by
     config.schedule.decay = 0.5  # this
     config.schedule.decay_fraction = 0.2  # "wsd": part of the steps that decays
-    config.schedule.final = 0.0  # "cosine", "wsd": last rate, as a part of the first
+    config.schedule.final = 0.0  # "cosine", "wsd": rate after the last step ÷ highest
 
     config.data = ConfigDict()
     # "tfds:div2k", a folder made by lkdn_jax.data.prepare, or "photographs" (those

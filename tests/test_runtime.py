@@ -1,5 +1,8 @@
 import gc
 import os
+import platform
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -43,3 +46,37 @@ def test_looks_for_unreachable_objects_less_often(request):
     gc.set_threshold(700, 11, 12)
     collect_garbage_rarely()
     assert gc.get_threshold() == (10_000, 11, 12)
+
+
+FAULTS = """
+import resource, sys
+from lkdn_jax.runtime import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def fill():
+    b"x" * 2**26
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+first = fill()
+for _ in range(10):
+    last = fill()
+print(last - first)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc")
+def test_keeps_freed_memory():
+    env = {name: x for name, x in os.environ.items() if not name.startswith("MALLOC_")}
+    kept, given_back = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS, way],
+                cwd=Path(__file__).parents[1],
+                env=env | {"LD_PRELOAD": ""},  # of another malloc
+                capture_output=True,
+                check=True,
+            ).stdout
+        )
+        for way in ("keep", "give back")
+    )
+    assert given_back > 200  # pages of 4 kB, or of 2 MB
+    assert kept < given_back / 10

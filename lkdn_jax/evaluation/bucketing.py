@@ -1,7 +1,7 @@
 """Run a network on images of many sizes with few compiled programs.
 
 Each image is padded to one of a few shapes, and the network masks what lies outside
-(`lkdn_jax.models.layers`): the result is the same as without padding.
+(`lkdn_jax.models.frames`): the result is the same as without padding.
 """
 
 from collections.abc import Iterable, Mapping

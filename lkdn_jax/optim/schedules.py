@@ -46,8 +46,8 @@ def create_schedule(
         decay_fraction: `wsd` only: the part of `steps` that decays, in (0, 1]; it must
             leave room for the warm-up. Hägele et al. (arXiv 2405.18392) find 0.2
             enough to match a cosine.
-        final: `cosine` and `wsd` only: the last rate as a part of the highest, in
-            [0, 1].
+        final: `cosine` and `wsd` only: where the rate would be at the update after the
+            last, as a part of the highest, in [0, 1].
 
     Returns:
         A function of the number of updates so far, from 0; it returns a float32 scalar.
