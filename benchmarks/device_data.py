@@ -20,9 +20,10 @@ import optax
 from benchmarks import timing
 from lkdn_jax.cli import ArgumentParser, run
 from lkdn_jax.data.photographs import photograph_tiles
+from lkdn_jax.data.samples import Sampling
 from lkdn_jax.models.lkdn import draw_params
 from lkdn_jax.training.config import load_config
-from lkdn_jax.training.feed import Sampling, device_feed
+from lkdn_jax.training.feed import device_feed
 from lkdn_jax.training.setup import create_model, create_tx, steps_per_dispatch
 from lkdn_jax.training.sharding import make_mesh, replicate, shard_batch
 from lkdn_jax.training.state import create_state

@@ -27,7 +27,7 @@ from lkdn_jax.cli import ArgumentParser, progress_bar, run
 from lkdn_jax.data.datasets import open_tiles
 from lkdn_jax.data.pipeline import host_batches
 from lkdn_jax.data.prepare import Options, prepare
-from lkdn_jax.data.samples import cut_samples, draw_samples
+from lkdn_jax.data.samples import Sampling, cut_samples, draw_samples
 from lkdn_jax.data.tiles import Tiles, load_tiles, write_tiles
 
 SCALE, TILE, BATCH, LR_PATCH, ROUNDS = 4, 480, 64, 48, 30
@@ -83,9 +83,7 @@ def pipeline_rate(tiles: Tiles, num_threads: int, num_workers: int = 0) -> float
     """Measure the whole pipeline's batches a second, reading ahead."""
     batches = host_batches(
         [tiles],
-        seed=0,
-        batch_size=BATCH,
-        lr_patch=LR_PATCH,
+        Sampling(0, BATCH, LR_PATCH),
         num_threads=num_threads,
         num_workers=num_workers,
     )

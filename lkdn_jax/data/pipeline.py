@@ -9,7 +9,7 @@ from typing import Any
 import grain
 from absl import flags
 
-from lkdn_jax.data.samples import cut_samples, draw_samples
+from lkdn_jax.data.samples import Sampling, cut_samples
 from lkdn_jax.data.tiles import Image, Tiles
 from lkdn_jax.errors import InputError
 
@@ -21,22 +21,12 @@ class _MakeBatch:
     """Makes this host's rows of the batch of a step; picklable, for the workers."""
 
     sources: tuple[Tiles, ...]
-    seed: int
-    batch_size: int
-    lr_patch: int
-    weights: tuple[float, ...] | None
-    rows: slice
+    sampling: Sampling
+    shard: tuple[int, int]
 
     def __call__(self, step: int) -> Batch:
-        samples = draw_samples(
-            self.seed,
-            step,
-            self.batch_size,
-            [len(source) for source in self.sources],
-            self.weights,
-            self.sources[0].lr.shape[1] - self.lr_patch,
-        )
-        return cut_samples(self.sources, samples[self.rows], self.lr_patch)
+        samples = self.sampling.draw(step, self.sources, self.shard)
+        return cut_samples(self.sources, samples, self.sampling.lr_patch)
 
 
 def _check_alike(sources: Sequence[Tiles]) -> None:
@@ -49,17 +39,6 @@ def _check_alike(sources: Sequence[Tiles]) -> None:
             f"the sources have HR tiles of {tiles}: all must have the same size and "
             "scale; open them with one tile size"
         )
-
-
-def _rows(batch_size: int, shard: tuple[int, int]) -> slice:
-    index, hosts = shard
-    if batch_size < 1 or batch_size % hosts:
-        raise InputError(
-            f"batch size {batch_size} must be a positive multiple of the {hosts} "
-            f"hosts: use {max(batch_size // hosts, 1) * hosts}"
-        )
-    part = batch_size // hosts
-    return slice(index * part, (index + 1) * part)
 
 
 def _ignore_interrupts(worker: int, workers: int) -> None:
@@ -86,11 +65,8 @@ def _read_ahead(
 
 def host_batches(
     sources: Sequence[Tiles],
+    sampling: Sampling,
     *,
-    seed: int,
-    batch_size: int,
-    lr_patch: int,
-    weights: Sequence[float] | None = None,
     start_step: int = 0,
     shard: tuple[int, int] = (0, 1),
     num_workers: int = 0,
@@ -104,11 +80,7 @@ def host_batches(
 
     Args:
         sources: Tiles of one size and scale, at least one.
-        seed: Any integer >= 0.
-        batch_size: Patches in a batch, over all hosts.
-        lr_patch: Side of an LR patch, in pixels.
-        weights: How often to draw from each source, of any sum; None for every tile
-            equally often.
+        sampling: Which patches to take.
         start_step: Number of the first batch.
         shard: Index of this host, and the number of hosts, which divides the batch.
         num_workers: Processes that make batches; 0 for none beside this one.
@@ -116,21 +88,14 @@ def host_batches(
 
     Returns:
         An iterator over lr [b, p, p, 3] and hr [b, p * scale, p * scale, 3], uint8 in
-        [0, 255], b being batch_size over the number of hosts.
+        [0, 255], b being the batch size over the number of hosts.
 
     Raises:
         InputError: Sources that differ in size, weights that do not fit them, patches
             larger than the tiles, or a batch that does not divide by the hosts.
     """
     _check_alike(sources)
-    make = _MakeBatch(
-        tuple(sources),
-        seed,
-        batch_size,
-        lr_patch,
-        None if weights is None else tuple(weights),
-        _rows(batch_size, shard),
-    )
+    make = _MakeBatch(tuple(sources), sampling, shard)
     make(start_step)  # Bad arguments are told here, not by a worker.
     return _iterate(_read_ahead(make, start_step, num_workers, num_threads))
 

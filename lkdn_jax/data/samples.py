@@ -6,6 +6,7 @@ every tile is drawn nearly equally often anyway, each time at another position.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,53 @@ from lkdn_jax.data.tiles import Image, Tiles
 from lkdn_jax.errors import InputError
 
 Samples = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which patches a run sees; the batch of a step follows from this and the step.
+
+    Attributes:
+        seed: Seed of the samples, any integer >= 0.
+        batch_size: Patches of a step, over all hosts.
+        lr_patch: Side of a patch, in LR pixels.
+        weights: How often to draw from each source, of any sum; None for every tile
+            equally often.
+    """
+
+    seed: int
+    batch_size: int
+    lr_patch: int
+    weights: Sequence[float] | None = None
+
+    def draw(
+        self, step: int, sources: Sequence[Tiles], shard: tuple[int, int] = (0, 1)
+    ) -> Samples:
+        """Draw one host's patches of a step.
+
+        Args:
+            step: Number of the batch, >= 0.
+            sources: Tiles of one size and scale, at least one.
+            shard: Index of the host, and the number of hosts.
+
+        Returns:
+            Rows of `draw_samples`, batch_size over the number of hosts.
+
+        Raises:
+            InputError: Weights that do not fit the sources, patches larger than the
+                tiles, or a batch that does not divide by the hosts.
+        """
+        (index, hosts), size = shard, self.batch_size
+        if size < 1 or size % hosts:
+            raise InputError(
+                f"batch size {size} must be a positive multiple of the {hosts} hosts: "
+                f"use {max(size // hosts, 1) * hosts}"
+            )
+        counts = [len(source) for source in sources]
+        free = sources[0].lr.shape[1] - self.lr_patch
+        drawn = draw_samples(self.seed, step, size, counts, self.weights, free)
+        part = size // hosts
+        return drawn[index * part : (index + 1) * part]
 
 
 def _shares(

@@ -15,27 +15,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lkdn_jax.data.pipeline import host_batches
-from lkdn_jax.data.samples import draw_samples
+from lkdn_jax.data.samples import Sampling
 from lkdn_jax.data.tiles import Tiles, join_tiles
 from lkdn_jax.training.device_data import cut_samples
 from lkdn_jax.training.sharding import replicate, shard_batch
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which patches a run sees; the batch of a step follows from this and the step.
-
-    Attributes:
-        seed: Seed of the samples.
-        batch_size: Patches of a step, over all hosts.
-        lr_patch: Side of a patch, in LR pixels.
-        weights: Probability of each source, up to a factor; None: by size.
-    """
-
-    seed: int
-    batch_size: int
-    lr_patch: int
-    weights: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,19 +50,12 @@ def device_feed(mesh: Mesh, sources: Sequence[Tiles], sampling: Sampling) -> Fee
     """
     tiles = join_tiles(sources)
     dataset = replicate(mesh, (np.asarray(tiles.lr), np.asarray(tiles.hr)))
-    counts = [len(source.lr) for source in sources]
-    free = sources[0].lr.shape[1] - sampling.lr_patch
-    rows = _host_rows(sampling.batch_size)
+    shard = jax.process_index(), jax.process_count()
 
     def samples(start: int, lengths: Sequence[int]) -> Generator[Any]:
         for length in lengths:
-            drawn = [
-                draw_samples(
-                    sampling.seed, step, sampling.batch_size, counts,
-                    sampling.weights, free,
-                )[rows]
-                for step in range(start, start + length)
-            ]  # fmt: skip
+            steps = range(start, start + length)
+            drawn = [sampling.draw(step, sources, shard) for step in steps]
             yield shard_batch(mesh, np.stack(drawn))
             start += length
 
@@ -102,15 +78,9 @@ def host_feed(
     """
 
     def samples(start: int, lengths: Sequence[int]) -> Generator[Any]:
+        shard = jax.process_index(), jax.process_count()
         batches = host_batches(
-            sources,
-            seed=sampling.seed,
-            batch_size=sampling.batch_size,
-            lr_patch=sampling.lr_patch,
-            weights=sampling.weights,
-            start_step=start,
-            shard=(jax.process_index(), jax.process_count()),
-            num_workers=workers,
+            sources, sampling, start_step=start, shard=shard, num_workers=workers
         )
         with closing(batches):
             for length in lengths:
@@ -119,8 +89,3 @@ def host_feed(
                 yield shard_batch(mesh, stacked)
 
     return Feed((), lambda _, batch: batch, samples)
-
-
-def _host_rows(batch_size: int) -> slice:
-    size = batch_size // jax.process_count()
-    return slice(jax.process_index() * size, (jax.process_index() + 1) * size)

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import optax
 
 from lkdn_jax.data.datasets import open_tiles
+from lkdn_jax.data.samples import Sampling
 from lkdn_jax.data.tiles import Tiles
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN, draw_params, expected_params
 from lkdn_jax.optim.optimizers import create_optimizer
 from lkdn_jax.training.config import Config
-from lkdn_jax.training.feed import Feed, Sampling, device_feed, host_feed
+from lkdn_jax.training.feed import Feed, device_feed, host_feed
 from lkdn_jax.training.processes import on_first_process
 from lkdn_jax.training.run import Plan
 from lkdn_jax.weights.files import load

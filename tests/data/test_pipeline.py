@@ -1,12 +1,13 @@
 import itertools
 import multiprocessing
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from lkdn_jax.data.pipeline import host_batches
-from lkdn_jax.data.samples import cut_samples, draw_samples
+from lkdn_jax.data.samples import Sampling, cut_samples, draw_samples
 from lkdn_jax.data.tiles import Tiles, load_tiles, write_tiles
 from lkdn_jax.errors import InputError
 
@@ -23,9 +24,11 @@ def sources(tmp_path_factory):
     return made
 
 
-def take(sources, number=6, **options):
-    given = {"seed": 11, "batch_size": 4, "lr_patch": 4, "weights": [1, 3]} | options
-    with closing(host_batches(sources, **given)) as batches:
+SAMPLING = Sampling(seed=11, batch_size=4, lr_patch=4, weights=(1, 3))
+
+
+def take(sources, number=6, sampling=SAMPLING, **options):
+    with closing(host_batches(sources, sampling, **options)) as batches:
         return list(itertools.islice(batches, number))
 
 
@@ -52,9 +55,8 @@ def test_threads_change_nothing(sources, options):
 
 def test_workers_change_nothing_and_are_missed_when_killed(sources):
     before = set(multiprocessing.active_children())
-    options = {"seed": 11, "batch_size": 4, "lr_patch": 4, "weights": [1, 3]}
     with closing(
-        host_batches(sources, **options, num_workers=2, start_step=3)
+        host_batches(sources, SAMPLING, num_workers=2, start_step=3)
     ) as batches:
         found = list(itertools.islice(batches, 6))
         assert_same(found, take(sources, start_step=3))
@@ -83,7 +85,7 @@ def test_far_steps_are_reached_at_once(sources):
 
 
 def test_a_closed_iterator_is_over(sources):
-    batches = host_batches(sources, seed=0, batch_size=4, lr_patch=4)
+    batches = host_batches(sources, Sampling(seed=0, batch_size=4, lr_patch=4))
     next(batches)
     batches.close()
     with pytest.raises(StopIteration):
@@ -94,8 +96,11 @@ def test_a_closed_iterator_is_over(sources):
     ("options", "message"),
     [
         ({"shard": (0, 3)}, "batch size 4 must be .* 3 hosts: use 3"),
-        ({"lr_patch": 10}, "1 LR pixels larger than the tiles"),
-        ({"weights": [1]}, "do not fit 2 sources"),
+        (
+            {"sampling": replace(SAMPLING, lr_patch=10)},
+            "1 LR pixels larger than the tiles",
+        ),
+        ({"sampling": replace(SAMPLING, weights=(1,))}, "do not fit 2 sources"),
     ],
 )
 def test_bad_arguments_are_told_at_once(sources, options, message):

@@ -9,12 +9,13 @@ import pytest
 import lkdn_jax
 from lkdn_jax.data.pairs import find_pairs
 from lkdn_jax.data.photographs import photograph_tiles
+from lkdn_jax.data.samples import Sampling
 from lkdn_jax.data.tiles import Tiles
 from lkdn_jax.evaluation.benchmark import lr_sizes
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler
 from lkdn_jax.evaluation.dataset import evaluate_dataset
 from lkdn_jax.optim.adan import adan
-from lkdn_jax.training.feed import Sampling, device_feed
+from lkdn_jax.training.feed import device_feed
 from lkdn_jax.training.sharding import make_mesh, replicate
 from lkdn_jax.training.state import create_state
 from lkdn_jax.training.step import make_train_step, make_train_steps

@@ -1,8 +1,9 @@
 import jax
 import numpy as np
 
+from lkdn_jax.data.samples import Sampling
 from lkdn_jax.data.tiles import Tiles
-from lkdn_jax.training.feed import Sampling, device_feed, host_feed
+from lkdn_jax.training.feed import device_feed, host_feed
 from lkdn_jax.training.run import dispatches
 from lkdn_jax.training.sharding import make_mesh
 
