@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -42,6 +43,20 @@ class Summary:
     notes: list[str] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
 
+    def add(self, job: Job, writing: Future[tuple[str, ...]]) -> None:
+        """Add a file that is being written, and what its format could not keep."""
+        try:
+            self.notes += [f"{job.source}: {note}" for note in writing.result()]
+            self.done += 1
+        except Exception as error:  # noqa: BLE001  whatever it is, the others go on
+            self.add_failure(job, error)
+
+    def add_failure(self, job: Job, error: Exception) -> None:
+        """Add a file that was not upscaled."""
+        message = " ".join(str(error).split()) or type(error).__name__
+        at = "" if message.startswith(str(job.source)) else f"{job.source}: "
+        self.failures.append(at + message)
+
 
 def upscale_files(
     upscaler: Upscaler,
@@ -72,56 +87,52 @@ def upscale_files(
         remove_leftovers(folder)
     waiting = [job for job in jobs if overwrite or not is_done(job)]
     summary.skipped = len(jobs) - len(waiting)
-    tiles = [_count_tiles(upscaler, job.source) for job in waiting]
-    done, total = 0, sum(tiles)
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        progress(name, min(done, total), total)
-
-    def fail(job: Job, error: Exception) -> None:
-        message = " ".join(str(error).split()) or type(error).__name__
-        at = "" if message.startswith(str(job.source)) else f"{job.source}: "
-        summary.failures.append(at + message)
-
-    def finish(job: Job, writing: Future[tuple[str, ...]]) -> None:
-        try:
-            summary.notes += [f"{job.source}: {note}" for note in writing.result()]
-            summary.done += 1
-        except Exception as error:  # noqa: BLE001  whatever it is, the others go on
-            fail(job, error)
+    tiles = (_count_tiles(upscaler, job.source) for job in waiting)
+    done = list(itertools.accumulate(tiles, initial=0))
 
     # One image is read and one written while a third is computed.
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         reading = [reader.submit(read_photo, job.source) for job in waiting[:1]]
         written: list[tuple[Job, Future[tuple[str, ...]]]] = []
         for i, job in enumerate(waiting):
-            name, now = job.source.name, reading.pop()
-            progress(name, done, total)
+            tick = _ticking(progress, job.source.name, done[i], done[-1])
+            tick()
+            now = reading.pop()
             concurrent.futures.wait([now])
             following = waiting[i + 1 : i + 2]
             reading = [reader.submit(read_photo, job.source) for job in following]
             try:
                 photo = now.result()
-                w, h = photo.pixels.shape[1::-1]
-                size = resize((w, h)) if resize else None
-                w, h = size or (w * upscaler.scale, h * upscaler.scale)
-                check_size(job.target, FORMATS[job.target.suffix.lower()], h, w)
+                size = _output_size(upscaler, photo, resize)
+                check_size(job.target, FORMATS[job.target.suffix.lower()], *size[::-1])
                 if not overwrite:
-                    _check_earlier(job.target, (w, h))
-                upscaled = upscaler.photo(photo, count)
-            except Exception as error:  # noqa: BLE001
-                fail(job, error)
-                done = sum(tiles[: i + 1])
+                    _check_earlier(job.target, size)
+                upscaled = upscaler.photo(photo, tick)
+            except Exception as error:  # noqa: BLE001  whatever it is, the others go on
+                summary.add_failure(job, error)
                 continue
             while written:
-                finish(*written.pop())
+                summary.add(*written.pop())
             written = [(job, writer.submit(_write, job.target, upscaled, size))]
             del photo, upscaled
         while written:
-            finish(*written.pop())
+            summary.add(*written.pop())
     return summary
+
+
+def _ticking(
+    progress: Progress, name: str, done: int, total: int
+) -> Callable[[], None]:
+    """Return a function that shows `done`, and one more whenever it is called again."""
+    count = itertools.count(done)
+    return lambda: progress(name, min(next(count), total), total)
+
+
+def _output_size(
+    upscaler: Upscaler, photo: Photo, resize: Callable[[Size], Size] | None
+) -> Size:
+    h, w = photo.pixels.shape[:2]
+    return resize((w, h)) if resize else (w * upscaler.scale, h * upscaler.scale)
 
 
 def upscale_inputs(
@@ -200,8 +211,8 @@ def _scaled(size: Size, factor: float) -> Size:
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
 
 
-def _write(target: Path, photo: Photo, size: Size | None) -> tuple[str, ...]:
-    if size is not None and size != photo.pixels.shape[1::-1]:
+def _write(target: Path, photo: Photo, size: Size) -> tuple[str, ...]:
+    if size != photo.pixels.shape[1::-1]:
         photo = _resized(photo, size)
     return photo.notes + write_photo(target, photo)
 
