@@ -8,8 +8,6 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from lkdn_jax.cli import ArgumentParser, console, progress_bar, run
 from lkdn_jax.errors import InputError
 
@@ -50,19 +48,15 @@ def write_picture(photographs: Path, upscaled: dict[str, Path], path: Path) -> N
         upscaled: Folders of upscaled images, by title.
         path: The picture to write.
     """
-    from lkdn_jax.data.bicubic import upscale
     from lkdn_jax.data.images import read_rgb, write_image
     from lkdn_jax.data.pairs import find_pairs, load_pair
-    from lkdn_jax.evaluation.figures import enlarge, side_by_side
+    from lkdn_jax.evaluation.figures import comparison_picture
 
     pairs = {Path(p.name).stem: p for p in find_pairs(photographs, 4).pairs}
     lr, hr = load_pair(pairs[_SHOWN], 4)
-    panels: dict[str, np.ndarray] = {"LR": enlarge(lr, 4), "bicubic": upscale(lr, 4)}
-    for title, folder in upscaled.items():
-        panels[title] = read_rgb(folder / f"{_SHOWN}.png")
-    panels["HR"] = hr
-    crops = {title: enlarge(image[_CROP], 2) for title, image in panels.items()}
-    write_image(path, side_by_side(crops))
+    name = f"{_SHOWN}.png"
+    outputs = {title: read_rgb(folder / name) for title, folder in upscaled.items()}
+    write_image(path, comparison_picture(lr, outputs, hr, 4, _CROP))
 
 
 def main() -> None:

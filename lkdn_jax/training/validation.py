@@ -11,14 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from lkdn_jax.data.bicubic import upscale
+from lkdn_jax.data.datasets import PHOTOGRAPHS
 from lkdn_jax.data.images import write_image
 from lkdn_jax.data.pairs import find_pairs, load_pair
 from lkdn_jax.data.photographs import PHOTOGRAPHS_HELD_OUT, load_photograph
 from lkdn_jax.evaluation.benchmark import check_names, lr_sizes
 from lkdn_jax.evaluation.bucketing import BucketedUpscaler
 from lkdn_jax.evaluation.dataset import evaluate_dataset, super_resolve
-from lkdn_jax.evaluation.figures import enlarge, side_by_side
+from lkdn_jax.evaluation.figures import comparison_picture
 from lkdn_jax.files import atomic_write
 from lkdn_jax.models.lkdn import LKDN
 from lkdn_jax.training.finish import UPSCALED
@@ -94,39 +94,17 @@ class Validation:
                 file.write(json.dumps(best).encode())
         pair = self._datasets[0].pairs[0]
         lr, hr = load_pair(pair, scale)
-        return row, compare(lr, super_resolve(upscaler, lr, pair.name), hr, scale)
+        outputs = {"ours": super_resolve(upscaler, lr, pair.name)}
+        return row, comparison_picture(lr, outputs, hr, scale, _middle(*hr.shape[:2]))
 
 
-def compare(lr: np.ndarray, sr: np.ndarray, hr: np.ndarray, scale: int) -> np.ndarray:
-    """Show the middle of an image as LR, bicubic, ours and HR, side by side.
-
-    Args:
-        lr: Image [h, w, 3], uint8.
-        sr: Image [h·s, w·s, 3], uint8.
-        hr: Image [h·s, w·s, 3], uint8.
-        scale: The factor s.
-
-    Returns:
-        The picture [h', w', 3], uint8, pixels doubled.
-    """
-    height, width = (min(_CROP, n) for n in hr.shape[:2])
-    top, left = (hr.shape[0] - height) // 2, (hr.shape[1] - width) // 2
-    images = {
-        "LR": enlarge(lr, scale),
-        "bicubic": upscale(lr, scale),
-        "ours": sr,
-        "HR": hr,
-    }
-    return side_by_side(
-        {
-            title: enlarge(image[top : top + height, left : left + width], 2)
-            for title, image in images.items()
-        }
-    )
+def _middle(h: int, w: int) -> tuple[slice, slice]:
+    starts = (max(0, h - _CROP) // 2, max(0, w - _CROP) // 2)
+    return slice(starts[0], starts[0] + _CROP), slice(starts[1], starts[1] + _CROP)
 
 
 def _folder(name: str, scratch: Path) -> Path:
-    if name != "photographs":
+    if name != PHOTOGRAPHS:
         return Path(name)
     folder = scratch / "photographs"
     for held_out in PHOTOGRAPHS_HELD_OUT:
