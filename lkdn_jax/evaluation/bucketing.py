@@ -57,6 +57,9 @@ def cover_sizes(sizes: Iterable[Size], max_shapes: int) -> list[Size]:
 class BucketedUpscaler:
     """A network compiled for a given set of image sizes, for any parameters.
 
+    Unlike `lkdn_jax.Upscaler` it takes other parameters at every call, as a validation
+    in training does, compiles all it needs before the first, and cuts no tiles.
+
     Attributes:
         shapes: The LR shapes [h, w] that programs were compiled for.
     """
