@@ -39,7 +39,7 @@ class Upscaler:
 
     Large images go through the network in windows of one shape; the result does not
     depend on their size. The first image of a shape compiles a program, about two
-    seconds on two cores; later ones do not.
+    seconds on two cores; later ones do not. Threads may share an upscaler.
 
     Attributes:
         scale: The factor s.
