@@ -1,5 +1,6 @@
 """What the scripts share: one-line errors, exit codes, a progress bar."""
 
+import _thread
 import argparse
 import contextlib
 import difflib
@@ -7,8 +8,10 @@ import importlib.util
 import itertools
 import logging
 import os
+import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _NARROWEST = 80  # columns a table needs; narrower terminals wrap its lines
 _LEAVE_SECONDS = 5
+_AGAIN_SECONDS = 0.02
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -101,7 +105,8 @@ def run(main: Callable[[], None]) -> int:
     # The cache of compiled programs is a help, not a need.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent")
     try:
-        main()
+        with _lost_interrupts_again():
+            main()
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -122,6 +127,33 @@ def run(main: Callable[[], None]) -> int:
         # XLA's threads do not survive an orderly exit in the middle of work.
         _end_at_once(130)
     return 0
+
+
+@contextlib.contextmanager
+def _lost_interrupts_again() -> Iterator[None]:
+    """Have a Ctrl-C come again that met what cannot raise.
+
+    Python drops what is raised in a finalizer, or where jax is told that Python looks
+    for unreachable objects: in one start of ten, while jax is imported.
+    """
+    previous, main_thread = sys.unraisablehook, threading.get_ident()
+
+    def again() -> None:
+        time.sleep(_AGAIN_SECONDS)
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    def hook(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            # No `threading`: what was left in the middle may hold its lock.
+            _thread.start_new_thread(again, ())
+        else:
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous
 
 
 def _end_at_once(status: int) -> None:

@@ -115,3 +115,25 @@ def test_ctrl_c_is_one_line():
     finally:
         process.kill()
     assert process.returncode == 130
+
+
+LOST = """
+import gc, signal, sys, time
+from lkdn_jax.cli import run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def callback(*_):
+    gc.callbacks.remove(callback)
+    signal.raise_signal(signal.SIGINT)
+def main():
+    gc.callbacks.append(callback)
+    gc.collect()
+    print("went on", flush=True)
+    time.sleep(60)
+sys.exit(run(main))
+"""
+
+
+def test_ctrl_c_is_not_lost_where_nothing_can_raise(run):
+    result = run("-c", LOST)
+    assert (result.stdout, result.stderr) == ("went on\n", "interrupted\n")
+    assert result.returncode == 130
