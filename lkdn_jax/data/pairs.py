@@ -64,7 +64,7 @@ def _ending(images: Iterable[Path], ending: str, scale: int) -> list[Path]:
     return [
         image
         for image in images
-        if image.stem.endswith(ending) and _stated_scale(image) in (None, scale)
+        if image.stem.upper().endswith(ending) and _stated_scale(image) in (None, scale)
     ]
 
 
@@ -72,7 +72,7 @@ def _hr_images(folder: Path, scale: int) -> list[Path]:
     images = list_images(folder)
     # Benchmark folders also hold the results of other methods (*_bicubic.png), which
     # an _LR file gives away; without one, every image is an HR image.
-    if any(image.stem.endswith("_LR") for image in images):
+    if any(image.stem.upper().endswith("_LR") for image in images):
         return _ending(images, "_HR", scale)
     return [image for image in images if _stated_scale(image) in (None, scale)]
 
@@ -99,8 +99,8 @@ def _lr_images(hr_folder: Path, scale: int) -> dict[str, Path]:
 
 def lr_names(stem: str, scale: int) -> tuple[str, ...]:
     """Return the names, without suffix, that the LR image of an HR image may have."""
-    lr = f"{stem.removesuffix('_HR')}_LR"
-    return lr, f"{stem}X{scale}", f"{stem}x{scale}", stem
+    name = stem[:-3] if stem.upper().endswith("_HR") else stem
+    return f"{name}_LR", f"{name}_lr", f"{stem}X{scale}", f"{stem}x{scale}", stem
 
 
 def _match(hr_folder: Path, scale: int) -> tuple[Pair, ...]:
@@ -167,7 +167,8 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
     Pairs are looked for first, in this order; then HR images alone, in `HR`, `GTmod*`
     and the folder itself:
 
-    - `*_HR.png` beside `*_LR.png`, in the folder or in `image_SRF_{scale}`;
+    - `*_HR.png` beside `*_LR.png` (or `_hr`, `_lr`), in the folder or in
+      `image_SRF_{scale}`;
     - `HR` with `LR_bicubic/X{scale}`, or the one `*_HR` with its
       `*_LR_bicubic/X{scale}`, whose LR files are named `nameX4`, `namex4` or `name`;
     - `GTmod{m}`, m a multiple of scale, with `LRbicx{scale}`, equally named.

@@ -17,6 +17,7 @@ from lkdn_jax.models.optimize import (
 )
 from lkdn_jax.weights.files import Params
 
+_PROGRAMS = 16  # kept at a time; each takes 20 to 35 MB
 _WASTE = 1.25  # a compiled shape is used for another if it has at most this many pixels
 
 
@@ -24,7 +25,8 @@ class Program:
     """A network, optimized for inference, on devices of one kind.
 
     A window slightly smaller than one before it takes the program of that: it is
-    padded, and the network masks what lies outside.
+    padded, and the network masks what lies outside. Where programs become many, all are
+    dropped.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Program:
         self._params = [jax.device_put(optimized, device) for device in devices]
         self._compiled: set[tuple[Any, ...]] = set()  # shape, channels, dtypes
         self._model = optimized_model(model).clone(dtype=dtype)
-        self._program = jax.jit(
+        self._program: Any = jax.jit(
             self._forward,
             static_argnames=("out",),
             compiler_options=compiler_options(self._model, devices[0].platform),
@@ -76,10 +78,14 @@ class Program:
         h, w, c = lr.shape
         shape = self._shape(h, w, (c, lr.dtype, out))
         exact = shape == (h, w)
+        key = (*shape, c, lr.dtype, out)
+        if key not in self._compiled and len(self._compiled) >= _PROGRAMS:
+            self._compiled.clear()
+            self._program.clear_cache()
         if not exact:
             lr = np.pad(lr, ((0, shape[0] - h), (0, shape[1] - w), (0, 0)))
         check_memory(self._model, *shape, self._devices[device].platform)
-        self._compiled.add((*shape, c, lr.dtype, out))
+        self._compiled.add(key)
         size = None if exact else np.array([h, w], np.int32)
         lr, size = jax.device_put((lr, size), self._devices[device])
         return self._program(self._params[device], lr, size, out=out)

@@ -39,7 +39,8 @@ class Upscaler:
 
     Large images go through the network in windows of one shape; the result does not
     depend on their size. The first image of a shape compiles a program, about two
-    seconds on two cores; later ones do not. Threads may share an upscaler.
+    seconds on two cores; later ones do not, until there were 16 shapes. Threads may
+    share an upscaler.
 
     Attributes:
         scale: The factor s.
@@ -81,8 +82,8 @@ class Upscaler:
                 32 changes it by one grey level at most and is faster.
             self_ensemble: Average over the eight flips and transposes: eight times the
                 work for about 0.1 dB.
-            dtype: Dtype of the computation: float32, bfloat16 or float16, or such a
-                name; None for float32.
+            dtype: Dtype of the computation, float32 or bfloat16, or its name; None for
+                float32.
             devices: Devices of one kind that share the tiles; None takes all local
                 ones.
 
@@ -287,7 +288,7 @@ def _check_options(tile: Any, context: Any, dtype: Any, devices: list[Any]) -> N
         raise InputError(f"tile {tile}: must be at least {_SMALLEST_TILE} pixels")
     if context < 0:
         raise InputError(f"context {context}: must not be negative")
-    known = ("float32", "bfloat16", "float16")
+    known = ("float32", "bfloat16")  # the networks leave the range of float16
     try:
         name = jnp.dtype(known[0] if dtype is None else dtype).name
     except TypeError:

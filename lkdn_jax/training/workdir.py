@@ -49,6 +49,12 @@ def check_workdir(config: Config, workdir: Path) -> list[str]:
                 f"{workdir} holds a run whose {name} is {old.get(name)}, not {value}; "
                 "choose another --workdir"
             )
+        adan = new["optimizer.name"] == "adan"
+        if name == "optimizer.weight_decay" and adan and 0 in (old.get(name), value):
+            raise InputError(
+                f"{workdir} holds a run of {name} {old.get(name)}, and Adan's state "
+                "with decay is not that without: keep it, or choose another --workdir"
+            )
         line = f"{name} was {old.get(name)!r}, is now {value!r}"
         if name == "init_from":
             line += " (of no effect once there is a checkpoint)"

@@ -35,6 +35,13 @@ def refusal(folder: Path, scale: int = 4) -> str:
     return str(raised.value)
 
 
+def test_names_of_pairs_may_be_in_lower_case(tmp_path):
+    touch(tmp_path / "Mine", "b_hr.png", "b_lr.png", "a_hr.png", "a_LR.png")
+    dataset = find_pairs(tmp_path / "Mine", 4)
+    names = [(pair.name, pair.lr and pair.lr.name) for pair in dataset.pairs]
+    assert names == [("a_hr.png", "a_LR.png"), ("b_hr.png", "b_lr.png")]
+
+
 @pytest.mark.parametrize("inside", ["", "image_SRF_4"])
 def test_side_by_side(tmp_path: Path, inside: str) -> None:
     folder = tmp_path / "Set5" / inside

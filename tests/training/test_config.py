@@ -197,6 +197,9 @@ def test_a_run_keeps_its_optimizer_and_starts_once(configs, tmp_path):
     new = load_config(configs / "x4.py", ["--optimizer.name=adam"])
     with pytest.raises(InputError, match=r"optimizer\.name is adan, not adam; choo"):
         check_workdir(new, tmp_path)
+    new = load_config(configs / "x4.py", ["--optimizer.weight_decay=0.02"])
+    with pytest.raises(InputError, match=r"weight_decay 0\.0, and Adan's state"):
+        check_workdir(new, tmp_path)
     new = load_config(configs / "x4.py", ["--init_from=a.pth", "--steps=7"])
     assert check_workdir(new, tmp_path) == [
         "steps was 1000000, is now 7",
