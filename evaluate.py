@@ -20,7 +20,13 @@ def parse() -> ArgumentParser:
     )
     add("--data", required=True, action="append", help="folder of images; repeatable")
     add("--scale", type=int, help="the scale the weights must have (default: theirs)")
-    add("--output", type=Path, help="report: .html (with pictures), .json, .md, .csv")
+    add(
+        "--output",
+        type=Path,
+        action="append",
+        default=[],
+        help="report: .html (with pictures), .json, .md or .csv; repeatable",
+    )
     add("--figures", type=Path, help="folder for the pictures as PNG files")
     add("--save_images", type=Path, help="folder for the upscaled images")
     add("--rgb", action="store_true", help="also report PSNR and SSIM over RGB")

@@ -99,7 +99,7 @@ def main() -> None:
                 progress=progress,
             )
         print_report(report, console())
-        title = Path(report["weights"]).stem[:24]
+        title = Path(report["name"]).stem[:24]
         upscaled[title] = output / "compared" / "photographs"
     picture = output / "comparison.png"
     write_picture(photographs, upscaled, picture)

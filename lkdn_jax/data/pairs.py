@@ -16,11 +16,12 @@ from lkdn_jax.errors import InputError
 
 LrMode = Literal["auto", "matlab", "basicsr"]
 
-_INNERMOST = r"image_SRF_\d+|HR|GTmod\d+"  # folders in a dataset's that hold images
+# Folders in a dataset's that hold images.
+_INNERMOST = r"image_SRF_\d+|(?i:HR)|GTmod\d+"
 _LAYOUTS = (
-    "*_HR.png beside *_LR.png, here or in image_SRF_{0}; HR with LR_bicubic/X{0}; "
-    "one *_HR with its *_LR_bicubic/X{0}; GTmod{0} or a multiple with LRbicx{0}; or HR "
-    "images alone, here or in HR or GTmod*"
+    "*_HR.png beside *_LR.png, here or in image_SRF_{0}; HR with LR_bicubic/X{0}, "
+    "LR/X{0} or LR; one *_HR with its *_LR_bicubic/X{0}, *_LR/X{0} or *_LR; GTmod{0} "
+    "or a multiple with LRbicx{0}; or HR images alone, here or in HR or GTmod*"
 )
 
 
@@ -77,23 +78,36 @@ def _hr_images(folder: Path, scale: int) -> list[Path]:
     return [image for image in images if _stated_scale(image) in (None, scale)]
 
 
+def _inside(folder: Path, *names: str) -> Path | None:
+    """Return the folder reached by these names, in any case, if it is there."""
+    for name in names:
+        if not folder.is_dir():
+            return None
+        folder = next(
+            (c for c in sorted(folder.iterdir()) if c.name.lower() == name.lower()),
+            folder / name,
+        )
+    return folder if folder.is_dir() else None
+
+
 def _lr_folder(hr_folder: Path, scale: int) -> Path | None:
     name, parent = hr_folder.name, hr_folder.parent
-    if name == "HR":
-        return parent / "LR_bicubic" / f"X{scale}"
-    if name.endswith("_HR"):
-        return parent / f"{name.removesuffix('_HR')}_LR_bicubic" / f"X{scale}"
     if re.fullmatch(r"GTmod\d+", name) and int(name[5:]) % scale == 0:
-        return parent / f"LRbicx{scale}"
-    return None
+        return _inside(parent, f"LRbicx{scale}")
+    if name.upper() != "HR" and not name.upper().endswith("_HR"):
+        return None
+    lr = f"{name[:-2]}LR"
+    return (
+        _inside(parent, f"{lr}_bicubic", f"X{scale}")
+        or _inside(parent, lr, f"X{scale}")
+        or _inside(parent, lr)
+    )
 
 
 def _lr_images(hr_folder: Path, scale: int) -> dict[str, Path]:
     lrs = _ending(list_images(hr_folder), "_LR", scale)
-    if not lrs:
-        lr_folder = _lr_folder(hr_folder, scale)
-        if lr_folder is not None and lr_folder.is_dir():
-            lrs = list_images(lr_folder)
+    if not lrs and (lr_folder := _lr_folder(hr_folder, scale)) is not None:
+        lrs = list_images(lr_folder)
     return {lr.stem: lr for lr in lrs}
 
 
@@ -123,9 +137,7 @@ def _inner_folders(folder: Path, scale: int) -> list[Path]:
     div2k = [
         child
         for child in children
-        if child.name.endswith("_HR")
-        and (lr_folder := _lr_folder(child, scale)) is not None
-        and lr_folder.is_dir()
+        if child.name.upper().endswith("_HR") and _lr_folder(child, scale)
     ]
     if len(div2k) > 1:
         raise InputError(
@@ -135,17 +147,14 @@ def _inner_folders(folder: Path, scale: int) -> list[Path]:
     gtmod = [child for child in children if re.fullmatch(r"GTmod\d+", child.name)]
     # Cropped to this scale first, then to a multiple of it, then to anything.
     gtmod.sort(key=lambda d: (int(d.name[5:]) % scale, int(d.name[5:])))
-    named = [folder / f"image_SRF_{scale}", folder / "HR"]
-    return [child for child in named if child.is_dir()] + div2k + gtmod
+    named = [_inside(folder, f"image_SRF_{scale}"), _inside(folder, "HR")]
+    return [child for child in named if child] + div2k + gtmod
 
 
 def _dataset_name(folder: Path, scale: int) -> str:
     if re.fullmatch(_INNERMOST, folder.name):
         return folder.parent.name or folder.name
-    lr_folder = _lr_folder(folder, scale)
-    if lr_folder is not None and lr_folder.is_dir():
-        return folder.name.removesuffix("_HR")
-    return folder.name
+    return folder.name[:-3] if _lr_folder(folder, scale) else folder.name
 
 
 def _why_none(folder: Path, scale: int) -> str:
@@ -169,8 +178,9 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
 
     - `*_HR.png` beside `*_LR.png` (or `_hr`, `_lr`), in the folder or in
       `image_SRF_{scale}`;
-    - `HR` with `LR_bicubic/X{scale}`, or the one `*_HR` with its
-      `*_LR_bicubic/X{scale}`, whose LR files are named `nameX4`, `namex4` or `name`;
+    - `HR` with `LR_bicubic/X{scale}`, `LR/X{scale}` or `LR`, or the one `*_HR` with
+      its `*_LR_bicubic/X{scale}`, `*_LR/X{scale}` or `*_LR`, in any case, whose LR
+      files are named `nameX4`, `namex4` or `name`;
     - `GTmod{m}`, m a multiple of scale, with `LRbicx{scale}`, equally named.
 
     Args:
@@ -189,7 +199,7 @@ def find_pairs(folder: str | os.PathLike[str], scale: int) -> Dataset:
     check_scale(scale)
     name = Path(os.path.abspath(folder)).name  # noqa: PTH100  a link is a name
     folder = Path(os.path.realpath(folder))
-    if not name or name.endswith("_HR") or re.fullmatch(_INNERMOST, name):
+    if not name or name.upper().endswith("_HR") or re.fullmatch(_INNERMOST, name):
         name = _dataset_name(folder, scale)
     if not os.path.isdir(folder):  # unlike is_dir, it takes any name
         raise InputError(

@@ -58,11 +58,12 @@ def evaluate_file(
 
 
 def evaluate_network(
-    name: str,
+    weights: str,
     model: LKDN,
     params: Mapping[str, Any],
     folders: str | Path | Sequence[str | Path],
     *,
+    name: str | None = None,
     scale: int | None = None,
     options: Options = DEFAULTS,
     progress: Progress = ignore,
@@ -70,18 +71,19 @@ def evaluate_network(
     """Evaluate a network on folders of benchmark images.
 
     Args:
-        name: What to call it; the file of its weights.
+        weights: The file of its weights, or what stands for it.
         model: The network.
         params: Its parameters, as trained or folded.
         folders: Datasets (or one), in a layout of `data.pairs.find_pairs`.
+        name: What to call it; None takes the file's name.
         scale: The scale the network must have; None takes the network's.
         options: How to evaluate.
         progress: Called with a stage, the steps done and their total.
 
     Returns:
-        {"weights", "scale", "lr_mode", "datasets": {name: {"mean": {metric: value},
-        "images": {file: {metric: value}}, "lr_files": how many LR images came in
-        files, "foreign_lr_files": how many of them are not the paper's, "notes":
+        {"name", "weights", "scale", "lr_mode", "datasets": {name: {"mean": {metric:
+        value}, "images": {file: {metric: value}}, "lr_files": how many LR images came
+        in files, "foreign_lr_files": how many of them are not the paper's, "notes":
         [line]}}}. The metrics are `psnr_y` (dB), `ssim_y`, `bicubic_psnr_y` (dB),
         `seconds_per_megapixel` of output, and with `rgb` also `psnr_rgb`, `ssim_rgb`.
 
@@ -91,7 +93,7 @@ def evaluate_network(
     """
     if scale not in (None, model.scale):
         raise InputError(
-            f"{name}: weights for scale {model.scale} where scale {scale} is asked "
+            f"{weights}: weights for scale {model.scale} where scale {scale} is asked "
             "for; give weights of that scale"
         )
     if isinstance(folders, str | Path):
@@ -107,7 +109,8 @@ def evaluate_network(
     )
     done = itertools.count(1)
     return {
-        "weights": name,
+        "name": Path(weights).name if name is None else name,
+        "weights": weights,
         "scale": model.scale,
         "lr_mode": options.lr_mode,
         "datasets": {

@@ -1,8 +1,9 @@
 """Several networks on the same images, with what is worth looking at."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lkdn_jax.errors import InputError
@@ -30,8 +31,8 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The name of the file, without its suffix."""
-        return Path(self.report["weights"]).stem
+        """What to call it: its name in the report, without the file's suffix."""
+        return str(PurePath(self.report["name"]).with_suffix(""))
 
 
 def compare_files(
@@ -46,7 +47,8 @@ def compare_files(
     """Evaluate files of weights, one after another.
 
     Args:
-        weights: Files for `lkdn_jax.load`, of different names.
+        weights: Files for `lkdn_jax.load`; what two of one name are called begins with
+            the folders that tell them apart.
         folders: As for `benchmark.evaluate_network`, like the other arguments.
         scale: The scale all must have; None takes each network's.
         options: How to evaluate; of several networks, the images are saved in a
@@ -58,12 +60,10 @@ def compare_files(
         An entry a file.
 
     Raises:
-        InputError: Two files of one name, networks of several scales, or as for
-            `evaluate_file`.
+        InputError: A file given twice, or two that differ in their suffix alone;
+            networks of several scales; or as for `evaluate_file`.
     """
-    names = [Path(file).stem for file in weights]
-    if len(set(names)) < len(names):
-        raise InputError(f"--weights {', '.join(names)}: two have one name; rename one")
+    names = _names(weights)
     networks = [load(file) for file in weights]
     scales = {model.scale for model, _ in networks}
     if len(scales) > 1:
@@ -72,17 +72,19 @@ def compare_files(
             "networks of one scale are compared; run once a scale"
         )
     entries, folder = [], options.save_images
-    for file, (model, params) in zip(weights, networks, strict=True):
+    for file, name, (model, params) in zip(weights, names, networks, strict=True):
         gallery = Gallery(model.scale)
         if pictures:
             options = replace(options, observe=gallery.add)
         if folder is not None and len(weights) > 1:
-            options = replace(options, save_images=Path(folder) / Path(file).stem)
+            stem = PurePath(name).with_suffix("")
+            options = replace(options, save_images=Path(folder) / stem)
         report = evaluate_network(
             file,
             model,
             params,
             folders,
+            name=name,
             scale=scale,
             options=options,
             progress=progress,
@@ -93,3 +95,16 @@ def compare_files(
             cost = measure_cost(model, params)
         entries.append(Entry(report, gallery, cost))
     return entries
+
+
+def _names(files: Sequence[str]) -> list[str]:
+    """Name each file by as much of its path's end as tells it from the others."""
+    paths = [PurePath(os.path.abspath(file)).parts[1:] for file in files]  # noqa: PTH100
+    for length in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(path[-length:]) for path in paths]
+        if len({PurePath(name).with_suffix("") for name in names}) == len(names):
+            return names
+    raise InputError(
+        f"--weights {', '.join(files)}: one is given twice, or two differ in their "
+        "suffix alone; leave one out or rename it"
+    )

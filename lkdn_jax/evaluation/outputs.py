@@ -14,11 +14,11 @@ from lkdn_jax.evaluation.report import check_output, write_report
 from lkdn_jax.files import check_folder
 
 
-def check_outputs(output: Path | None, figures: Path | None) -> bool:
+def check_outputs(outputs: Sequence[Path], figures: Path | None) -> bool:
     """Check, before the work, that the outputs can be written.
 
     Args:
-        output: The report, or None.
+        outputs: The reports.
         figures: The folder of the figures, or None.
 
     Returns:
@@ -27,33 +27,35 @@ def check_outputs(output: Path | None, figures: Path | None) -> bool:
     Raises:
         InputError: An output that cannot be written.
     """
-    if output is not None:
+    for output in outputs:
         check_output(output)
     if figures is not None:
         check_folder(figures)
-    return figures is not None or _is_html(output)
+    return figures is not None or any(map(_is_html, outputs))
 
 
 def write_outputs(
-    output: Path | None, figures: Path | None, entries: Sequence[Entry]
+    outputs: Sequence[Path], figures: Path | None, entries: Sequence[Entry]
 ) -> list[Path]:
-    """Write the report, in the format of its suffix, and the figures.
+    """Write the reports, each in the format of its suffix, and the figures.
 
     Args:
-        output: The report, or None.
+        outputs: The reports.
         figures: The folder of the figures, or None.
         entries: As for `html.render`.
 
     Returns:
         What was written.
     """
-    if output is not None and _is_html(output):
-        write_html(output, entries)
-    elif output is not None:
-        write_report(output, *(entry.report for entry in entries))
-    if figures is not None:
-        write_figures(figures, entries)
-    return [path for path in (output, figures) if path is not None]
+    for output in outputs:
+        if _is_html(output):
+            write_html(output, entries)
+        else:
+            write_report(output, *(entry.report for entry in entries))
+    if figures is None:
+        return [*outputs]
+    write_figures(figures, entries)
+    return [*outputs, figures]
 
 
 def write_figures(folder: str | Path, entries: Sequence[Entry]) -> None:
@@ -71,7 +73,8 @@ def write_figures(folder: str | Path, entries: Sequence[Entry]) -> None:
                     for title, image in _panels(pictures[name]).items()
                 }
                 stem = Path(name).stem[:50]  # most systems take no long names
-                file = f"{entry.name}_{dataset}_{why}_{stem}.png"
+                network = entry.name.replace("/", "_")
+                file = f"{network}_{dataset}_{why}_{stem}.png"
                 write_image(Path(folder) / file, side_by_side(panels))
 
 
@@ -84,5 +87,5 @@ def _panels(picture: Picture) -> dict[str, np.ndarray]:
     }
 
 
-def _is_html(path: Path | None) -> bool:
-    return path is not None and path.suffix.lower() == ".html"
+def _is_html(path: Path) -> bool:
+    return path.suffix.lower() == ".html"

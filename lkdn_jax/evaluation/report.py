@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lkdn_jax.data.provenance import PAPER
 from lkdn_jax.errors import InputError
 from lkdn_jax.evaluation.dataset import Report
 from lkdn_jax.files import atomic_write, check_folder
@@ -44,9 +45,8 @@ def print_report(report: Report, console: Console) -> None:
         values = (format(dataset["mean"][metric], spec) for metric, _, spec in columns)
         table.add_row(Text(name), str(len(dataset["images"])), *values)
     console.print(table)
-    for name, dataset in report["datasets"].items():
-        for note in dataset["notes"]:
-            console.print(Text(f"note: {name}: {note}"), soft_wrap=True)
+    for name, note in _notes(report):
+        console.print(Text(f"note: {name}: {note}"), soft_wrap=True)
 
 
 def check_output(path: str | Path) -> None:
@@ -106,8 +106,16 @@ def _rows(report: Report) -> list[list[str]]:
     ]
 
 
+def _notes(report: Report) -> Iterator[tuple[str, str]]:
+    for name, dataset in report["datasets"].items():
+        if not dataset["lr_files"] and report["lr_mode"] == "auto":
+            yield name, f"no LR images there: made from the HR images by {PAPER}"
+        for note in dataset["notes"]:
+            yield name, note
+
+
 def _title(report: Report) -> str:
-    return f"{Path(report['weights']).name}, ×{report['scale']}"
+    return f"{report['name']}, ×{report['scale']}"
 
 
 def _json(reports: Sequence[Report]) -> str:
@@ -129,10 +137,8 @@ def _markdown_section(report: Report) -> str:
     rows = [headings, ["---"] * 2 + ["---:"] * (len(headings) - 2), *_rows(report)]
     escaped = ([" ".join(c.split()).replace("|", "\\|") for c in row] for row in rows)
     lines = [f"# {_title(report)}", "", *(f"| {' | '.join(row)} |" for row in escaped)]
-    for name, dataset in report["datasets"].items():
-        lines += [
-            line for note in dataset["notes"] for line in ("", f"{name}: {note}.")
-        ]
+    for name, note in _notes(report):
+        lines += ["", f"{name}: {note}."]
     return "\n".join(lines) + "\n"
 
 
@@ -140,7 +146,7 @@ def _csv(reports: Sequence[Report]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     headings = ["dataset", "image", *(metric for metric, _, _ in _columns(reports[0]))]
-    rows = [(Path(report["weights"]).name, _rows(report)) for report in reports]
+    rows = [(report["name"], _rows(report)) for report in reports]
     if len(reports) == 1:
         writer.writerows([headings, *rows[0][1]])
     else:

@@ -84,6 +84,25 @@ def test_hr_and_lr_bicubic(tmp_path: Path, lr: str) -> None:
     assert found(root, 3) == ("B100", [("a.png", None)])
 
 
+@pytest.mark.parametrize("lr", ["LR", "LR/X4", "lr/x4", "LR_bicubic/x4"])
+@pytest.mark.parametrize("hr", ["HR", "hr", "valid_HR", "valid_hr"])
+def test_hr_and_lr_in_other_spellings(tmp_path: Path, hr: str, lr: str) -> None:
+    root = tmp_path / "B100"
+    lr = f"{hr[:-2]}{lr}"
+    touch(root, f"{hr}/a.png", f"{lr}/ax4.png")
+    expected = [("a.png", Path(lr).name)]
+    assert found(root) == ("B100", expected)
+    name = "B100" if hr.lower() == "hr" else "valid"
+    assert found(root / hr) == (name, expected)
+    assert find_pairs(root, 4).pairs[0].lr == root / lr / "ax4.png"
+
+
+def test_lr_bicubic_wins_over_lr(tmp_path: Path) -> None:
+    touch(tmp_path, "HR/a.png", "LR/a.png", "LR_bicubic/X2/a.png")
+    assert found(tmp_path, 2)[1] == [("a.png", "X2")]
+    assert found(tmp_path, 4)[1] == [("a.png", "LR")]
+
+
 def test_div2k(tmp_path: Path) -> None:
     root = tmp_path / "DIV2K"
     touch(root, "DIV2K_valid_HR/0801.png", "DIV2K_valid_LR_bicubic/X4/0801x4.png")

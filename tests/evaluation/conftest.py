@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from lkdn_jax.data.bicubic import upscale
 from lkdn_jax.evaluation.comparison import Entry
@@ -25,6 +26,7 @@ def make_entry(
         gallery.add(dataset, image, seen)
     row = {"psnr_y": psnr, "ssim_y": 0.9, "bicubic_psnr_y": 28.0}
     report = {
+        "name": f"{name}.pth",
         "weights": f"{name}.pth",
         "scale": 4,
         "lr_mode": "auto",
@@ -53,3 +55,16 @@ def make_entry(
 @pytest.fixture(scope="session")
 def entry():
     return make_entry
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Write two HR images, one of an odd size, and return their folder."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, size in (("a", (40, 44)), ("b", (37, 50))):
+        coarse = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
+        smooth = coarse.resize(size[::-1], Image.Resampling.BICUBIC)
+        smooth.save(folder / f"{name}.png")
+    return folder

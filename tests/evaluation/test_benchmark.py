@@ -21,19 +21,6 @@ def weights(save_weights):
     return save_weights(LKDN(scale=2, features=4, num_blocks=1))
 
 
-@pytest.fixture
-def photographs(tmp_path):
-    """Write two HR images, one of an odd size, and return their folder."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name, size in (("a", (40, 44)), ("b", (37, 50))):
-        coarse = Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8))
-        smooth = coarse.resize(size[::-1], Image.Resampling.BICUBIC)
-        smooth.save(folder / f"{name}.png")
-    return folder
-
-
 def write_pairs(folder, photographs, shrink):
     folder.mkdir()
     for file in photographs.iterdir():

@@ -9,12 +9,26 @@ from lkdn_jax.evaluation.outputs import check_outputs, write_figures, write_outp
 def test_several_networks_go_into_one_file(entry, tmp_path):
     entries = [entry(), entry("LKDN-S_x4", 31.5)]
     for name in ("r.json", "r.md", "r.csv"):
-        assert check_outputs(tmp_path / name, None) is False
-        assert write_outputs(tmp_path / name, None, entries) == [tmp_path / name]
+        assert check_outputs([tmp_path / name], None) is False
+        assert write_outputs([tmp_path / name], None, entries) == [tmp_path / name]
     reports = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert [report["weights"] for report in reports] == ["LKDN_x4.pth", "LKDN-S_x4.pth"]
     for name in ("r.md", "r.csv"):
         assert "LKDN-S_x4.pth" in (tmp_path / name).read_text(encoding="utf-8")
+
+
+def test_several_reports_and_figures_are_written_at_once(entry, tmp_path):
+    outputs, figures = (
+        [tmp_path / name for name in ("r.json", "r.HTML")],
+        tmp_path / "f",
+    )
+    assert check_outputs(outputs, None) is True
+    named = entry()
+    named.report["name"] = "runs/b/model.msgpack"
+    assert write_outputs(outputs, figures, [named]) == [*outputs, figures]
+    assert json.loads(outputs[0].read_text("utf-8")) == named.report
+    assert "runs/b/model" in outputs[1].read_text("utf-8")
+    assert {file.name[:17] for file in figures.iterdir()} == {"runs_b_model_Set5"}
 
 
 def test_writes_figures(entry, tmp_path):

@@ -20,6 +20,7 @@ def row(psnr_y):
 
 
 REPORT = {
+    "name": "LKDN_x4.pth",
     "weights": "some/LKDN_x4.pth",
     "scale": 4,
     "lr_mode": "auto",
@@ -27,6 +28,7 @@ REPORT = {
         "Set|5": {
             "mean": row(32.5),
             "images": {"a.png": row(32.0), "bé.png": row(33.0)},
+            "lr_files": 2,
             "notes": ["one line"],
         }
     },
@@ -69,7 +71,7 @@ def test_markdown_is_a_table(tmp_path):
 
 
 def test_several_networks_share_a_file(tmp_path):
-    other = REPORT | {"weights": "LKDN-S_x4.pth"}
+    other = REPORT | {"name": "LKDN-S_x4.pth"}
     for suffix in ("json", "csv", "md"):
         write_report(tmp_path / f"r.{suffix}", REPORT, other)
     assert json.loads((tmp_path / "r.json").read_text("utf-8")) == [REPORT, other]
@@ -97,6 +99,20 @@ def test_prints_means_and_notes():
     assert "note: Set|5: one line" in text
 
 
+@pytest.mark.parametrize(("lr_mode", "made"), [("auto", True), ("matlab", False)])
+def test_says_that_lr_images_were_made_unless_asked_for(tmp_path, lr_mode, made):
+    dataset = REPORT["datasets"]["Set|5"] | {"lr_files": 0}
+    report = REPORT | {"lr_mode": lr_mode, "datasets": {"Set5": dataset}}
+    line = "Set5: no LR images there: made from the HR images by MATLAB's bicubic on"
+    line += " uint8 images"
+    file = io.StringIO()
+    print_report(report, Console(file=file, width=100))
+    assert (f"note: {line}\n" in file.getvalue()) is made
+    write_report(tmp_path / "r.md", report)
+    lines = (tmp_path / "r.md").read_text(encoding="utf-8").splitlines()
+    assert (f"{line}." in lines) is made
+
+
 def test_refuses_an_unknown_suffix_before_the_work(tmp_path):
     with pytest.raises(InputError, match=r"is written as \.html, \.json, \.md, \.csv"):
         check_output(tmp_path / "report.doc")
@@ -107,7 +123,7 @@ def test_refuses_an_unknown_suffix_before_the_work(tmp_path):
 
 def test_a_bracket_in_a_name_is_no_markup():
     dataset = REPORT["datasets"]["Set|5"] | {"notes": ["of [b] and [/b]"]}
-    report = REPORT | {"weights": "[b].pth", "datasets": {"Set[x4]5": dataset}}
+    report = REPORT | {"name": "[b].pth", "datasets": {"Set[x4]5": dataset}}
     file = io.StringIO()
     print_report(report, Console(file=file, width=100))
     for name in ("[b].pth, ×4", "Set[x4]5", "of [b] and [/b]"):

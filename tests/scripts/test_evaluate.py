@@ -26,13 +26,15 @@ def test_evaluate_writes_all_it_is_asked_for(run, tmp_path, weights, data):
     folded = tmp_path / "folded.msgpack"
     export(weights / "s_x2.msgpack", folded)
     page, saved, figures = (tmp_path / name for name in ("r.html", "saved", "figures"))
+    listed = tmp_path / "r.csv"
     result = run(
         "evaluate.py", "--weights", weights / "x2.msgpack", "--weights", folded,
-        "--data", data, "--output", page, "--figures", figures, "--rgb",
-        "--save_images", saved, "--lr_mode", "basicsr",
+        "--data", data, "--output", page, "--output", listed,
+        "--figures", figures, "--rgb", "--save_images", saved, "--lr_mode", "basicsr",
     )  # fmt: skip
     assert (result.returncode, result.stderr) == (0, "")
-    for written in (page, figures, saved):
+    for written in (page, listed, figures, saved):
+        assert written.exists()
         assert f"wrote {written}" in result.stdout
     assert "PSNR RGB" in result.stdout
     text = page.read_text(encoding="utf-8")
