@@ -31,7 +31,8 @@ def main() -> None:
     from lkdn_jax.training.loop import train_and_evaluate
     from lkdn_jax.training.processes import join_processes
 
-    config = load_config(flags.config, overrides, options=list(vars(flags)))
+    default = Path(__file__).parent / "configs" / "default.py"
+    config = load_config(flags.config, overrides, list(vars(flags)), default)
     cluster = flags.coordinator, flags.num_processes, flags.process_id
     if flags.multihost or cluster != (None, None, None):
         join_processes(*cluster)

@@ -5,6 +5,7 @@ renamed when it is whole. Kept are the last few and the best.
 """
 
 import contextlib
+import json
 import logging
 import sys
 import warnings
@@ -25,6 +26,20 @@ from lkdn_jax.training.state import TrainState
 
 def _psnr_y(metrics: Any) -> float:
     return metrics["psnr_y"]
+
+
+def _check_metrics(folder: Path) -> None:
+    # Orbax reads those of all checkpoints at once, and does not say which fails.
+    for path in folder.glob("*/metrics/metrics"):
+        try:
+            metrics = json.loads(path.read_bytes())
+            if metrics is not None:
+                float(_psnr_y(metrics))
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            raise InputError(
+                f"{path}: damaged; move {path.parent} away, and the checkpoint counts "
+                "as one that was not validated"
+            ) from error
 
 
 def _silence_closed_loops() -> None:
@@ -49,6 +64,9 @@ class Checkpoints:
         Args:
             folder: Where the checkpoints are.
             keep: How many of the latest to keep, beside the one of the best PSNR.
+
+        Raises:
+            InputError: The metrics of a checkpoint there are damaged.
         """
         # What a failed save says is raised, too; its log would be hundreds of lines.
         absl.logging.set_verbosity(absl.logging.FATAL)
@@ -59,17 +77,16 @@ class Checkpoints:
             get_metric_fn=_psnr_y, n=1, keep_checkpoints_without_metrics=False
         )
         self._folder = folder
-        self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                best_fn=_psnr_y,  # without it the metrics are not written
-                preservation_policy=preservation_policy.AnyPreservationPolicy(
-                    [keep_latest, keep_best]
-                ),
-                save_decision_policy=save_decision_policy.FixedIntervalPolicy(1),
-                cleanup_tmp_directories=True,
+        options = ocp.CheckpointManagerOptions(
+            best_fn=_psnr_y,  # without it the metrics are not written
+            preservation_policy=preservation_policy.AnyPreservationPolicy(
+                [keep_latest, keep_best]
             ),
+            save_decision_policy=save_decision_policy.FixedIntervalPolicy(1),
+            cleanup_tmp_directories=True,
         )
+        _check_metrics(folder)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def save(self, state: TrainState, psnr_y: float | None = None) -> None:
         """Start to save a state; returns before it is written.

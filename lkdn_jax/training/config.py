@@ -16,7 +16,10 @@ Config = Any  # a ConfigDict, whose attributes no type checker knows
 
 
 def load_config(
-    path: str | Path, overrides: Sequence[str] = (), options: Sequence[str] = ()
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    options: Sequence[str] = (),
+    default: str | Path | None = None,
 ) -> Config:
     """Load a configuration.
 
@@ -26,18 +29,22 @@ def load_config(
             parts of a field: `--model.features=48`. Tuples are written `a,b`.
         options: What the command takes besides, without dashes: a mistyped override may
             be meant as one of these.
+        default: A configuration whose fields, and no others, it must have, each of the
+            same type.
 
     Returns:
         The configuration.
 
     Raises:
         InputError: No such file, one that does not run, an unknown field (with the
-            nearest name), or a value of another type.
+            nearest name), a field that is not there, or a value of another type.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a config such as configs/x4.py")
     config = _run(path)
+    if default is not None:
+        _check_fields(path, config, _run(Path(default)))
     for field, text in _pairs(overrides, _fields(config), options):
         _override(config, field, text)
     return config.lock()
@@ -59,6 +66,32 @@ def _run(path: Path) -> Config:
             f"{path}: no get_config() that returns a ConfigDict; see configs/default.py"
         )
     return config
+
+
+def _check_fields(path: Path, config: Config, default: Config) -> None:
+    fields, known = _fields(config), _fields(default)
+    for field in fields:
+        if field not in known:
+            near = difflib.get_close_matches(field, known, 1, 0.0)[0]
+            raise InputError(f"{path}: {field} is no field; did you mean {near}?")
+    if missing := [field for field in known if field not in fields]:
+        raise InputError(
+            f"{path}: has no {', '.join(missing[:3])}{', …' if missing[3:] else ''}; "
+            "begin with what get_config() of configs/default.py returns"
+        )
+    for field in fields:
+        kind, expected = _kind(config, field), _kind(default, field)
+        if kind is not expected:
+            raise InputError(
+                f"{path}: {field} is of type {kind.__name__}, not {expected.__name__}"
+            )
+
+
+def _kind(config: Config, field: str) -> type:
+    *parents, name = field.split(".")
+    for parent in parents:
+        config = config[parent]
+    return config.get_type(name)
 
 
 def _pairs(

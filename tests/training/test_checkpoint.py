@@ -80,3 +80,22 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, state, damage):
     checkpoints.close()
     assert restored is not None
     assert int(restored.step) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", b'{"psnr_y": null}', b"[1]"])
+def test_damaged_metrics_are_one_line(tmp_path, state, content):
+    folder = tmp_path / "checkpoints"
+    checkpoints = Checkpoints(folder, keep=1)
+    for step, psnr_y in ((1, 30.0), (2, 20.0)):
+        checkpoints.save(state.replace(step=np.int32(step)), psnr_y)
+    checkpoints.close()
+    metrics = folder / "1" / "metrics"
+    (metrics / "metrics").write_bytes(content)
+    with pytest.raises(InputError, match=f"damaged; move {metrics} away") as error:
+        Checkpoints(folder, keep=1)
+    assert "\n" not in str(error.value)
+    metrics.rename(tmp_path / "metrics")
+    checkpoints = Checkpoints(folder, keep=1)
+    checkpoints.save(state.replace(step=np.int32(3)), 10.0)
+    checkpoints.close()
+    assert steps(folder) == [2, 3]

@@ -135,6 +135,40 @@ def test_refuses_files_that_are_no_configs(tmp_path):
         assert len(str(error.value)) < 300
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("c = ConfigDict()", r"has no checkpoint\.every, .*, data\.\w+, …"),
+        ("del c.validation", r"has no validation\.every, validation\.folders;"),
+        ("del c.optimizer.betas", r"has no optimizer\.betas; begin with what"),
+        ("c.optimizer.lr = 1.0", "optimizer.lr is no field; did you mean optimizer."),
+        ("c.extra = ConfigDict({'steps': 1})", "extra.steps is no field"),
+        ("del c.steps\n    c.steps = 1e5", "steps is of type float, not int"),
+        ("del c.model\n    c.model = 4", "model is no field; did you mean"),
+    ],
+)
+def test_a_config_has_the_fields_of_the_default(configs, tmp_path, lines, message):
+    (tmp_path / "mine.py").write_text(
+        "from configs import default\n"
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        "    c = default.get_config().unlock()\n"
+        f"    {lines}\n"
+        "    return c\n"
+    )
+    with pytest.raises(InputError, match=f"mine.py: {message}") as error:
+        load_config(tmp_path / "mine.py", default=configs / "default.py")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["x2", "x3", "x4", "s_x4", "s_x4_finetune", "quickstart", "default"]
+)
+def test_all_our_configs_have_the_fields_of_the_default(configs, name):
+    path = configs / f"{name}.py"
+    assert load_config(path, default=configs / "default.py") == load_config(path)
+
+
 def test_a_field_may_be_set_to_nothing(configs):
     words = ["--init_from", "", "--validation.folders="]
     overrides = ArgumentParser(None).parse_known_args(words)[1]
