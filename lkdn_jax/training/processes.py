@@ -2,7 +2,9 @@
 
 import contextlib
 import re
+import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import TypeVar
 
 import jax
@@ -13,13 +15,17 @@ from lkdn_jax.errors import InputError
 
 Result = TypeVar("Result")
 
+_PATIENCE = 5  # seconds of waiting without a word
 # What errors hold where processes lose each other: the libraries that connect CPUs and
 # GPUs, and the states of jax's coordination service.
 _LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service")
 
 
 def join_processes(
-    coordinator: str | None, num_processes: int | None, process_id: int | None
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    wait: int = 300,
 ) -> None:
     """Make this process one of several that train together.
 
@@ -28,9 +34,11 @@ def join_processes(
             (such as Slurm or Cloud TPU) tells it.
         num_processes: How many there are, with `coordinator`.
         process_id: Which one this is, from 0, with `coordinator`.
+        wait: Seconds that the others may come later.
 
     Raises:
-        InputError: Arguments that do not fit each other, no cluster, or no process 0.
+        InputError: Arguments that do not fit each other, no cluster, or some that did
+            not come.
     """
     if coordinator and not re.fullmatch(r".+:\d+", coordinator):
         raise InputError(f"--coordinator {coordinator}: give host:port of process 0")
@@ -42,14 +50,43 @@ def join_processes(
         )
     # It would swallow a SIGTERM that comes before the first step.
     jax.config.update("jax_enable_preemption_service", False)
+    joined = _in_background(
+        lambda: jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            initialization_timeout=wait + 60,  # when it is over jax aborts
+        )
+    )
+    if futures.wait([joined], _PATIENCE).not_done:
+        print(f"waiting {wait} s for the other processes", flush=True)
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        joined.result(wait)
+    except TimeoutError as error:
+        raise InputError(
+            f"not all processes came within {wait} s: start as many as --num_processes "
+            "says, each with its own --process_id, and the --coordinator of process 0"
+        ) from error
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise InputError(
             f"cannot join the other processes: {reason}; give --coordinator, "
             "--num_processes and --process_id of every process"
         ) from error
+
+
+def _in_background(function: Callable[[], None]) -> futures.Future[None]:
+    """Call a function in a thread: in C++ code it would not hear a Ctrl-C."""
+    future: futures.Future[None] = futures.Future()
+
+    def call() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # noqa: BLE001  raised where it is waited for
+            future.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return future
 
 
 def on_first_process(function: Callable[[], Result]) -> Result | None:

@@ -67,3 +67,39 @@ def test_one_that_ends_alone_is_one_line_for_the_other(coordinator, how):
         assert errors[1].endswith("RuntimeError: a bug\n")
     else:
         assert errors[1] == ("error: no such file here\n" if how == "fails" else "")
+
+
+ALONE = """
+import sys
+from lkdn_jax.cli import run
+from lkdn_jax.training.processes import join_processes
+
+sys.exit(run(lambda: join_processes(sys.argv[1], 2, int(sys.argv[2]), wait=3)))
+"""
+
+
+@pytest.mark.parametrize("index", ["0", "1"])
+@pytest.mark.parametrize("ends_by", ["itself", "SIGINT"])
+def test_one_that_stays_alone_says_so(coordinator, index, ends_by):
+    process = subprocess.Popen(
+        [sys.executable, "-c", ALONE, coordinator, index],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        if ends_by == "SIGINT":
+            process.send_signal(signal.SIGINT)
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert said == "waiting 3 s for the other processes\n"
+    if ends_by == "SIGINT":
+        assert (process.returncode, error) == (130, "interrupted\n")
+    else:
+        assert process.returncode == 1
+        assert error.startswith("error: not all processes came within 3 s: start as ")
+        assert len(error.splitlines()) == 1
