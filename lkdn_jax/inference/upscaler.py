@@ -88,14 +88,17 @@ class Upscaler:
                 ones.
 
         Raises:
-            InputError: An unusable file, parameters that do not fit the network, or
-                one of the other arguments is not as said.
+            InputError: An unusable file, parameters that do not fit the network or are
+                not finite, or one of the other arguments is not as said.
         """
         if isinstance(weights, tuple):
             model, params = weights
             check_params(params, expected_params(model))
         else:
             model, params = load(weights)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+            source = "" if isinstance(weights, tuple) else f"{weights}: "
+            raise InputError(f"{source}parameters that are not finite; train again")
         devices = list(jax.local_devices() if devices is None else devices)
         _check_options(tile, context, dtype, devices)
         self.scale, self.tile = model.scale, tile

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from lkdn_jax import LKDN, InputError, Upscaler, load, optimized_model
+from lkdn_jax import LKDN, InputError, Upscaler, load, optimized_model, save
 from lkdn_jax.data.images import to_uint8
 from lkdn_jax.data.pairs import find_pairs, load_pair
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y
@@ -230,6 +230,17 @@ def test_takes_a_network_and_its_parameters(weights):
         Upscaler((model.clone(features=8), params))
     with pytest.raises(InputError, match="do not fit the network"):
         Upscaler((optimized_model(model), params))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_refuses_parameters_that_are_not_finite(weights, tmp_path, value):
+    model, params = load(weights)
+    params["c1"]["bias"] = params["c1"]["bias"].at[3].set(value)
+    with pytest.raises(InputError, match=r"^parameters that are not finite; train ag"):
+        Upscaler((model, params))
+    save(tmp_path / "bad.msgpack", model, params)
+    with pytest.raises(InputError, match=r"bad\.msgpack: parameters that are not fini"):
+        Upscaler(tmp_path / "bad.msgpack")
 
 
 def test_refuses_a_bad_tile_or_context(weights):
