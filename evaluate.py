@@ -46,7 +46,7 @@ def main() -> None:
     from lkdn_jax.evaluation.outputs import check_outputs, write_outputs
     from lkdn_jax.evaluation.report import print_report
 
-    pictures = check_outputs(flags.output, flags.figures)
+    pictures = check_outputs(flags.output, flags.figures, flags.data)
     options = Options(flags.lr_mode, flags.rgb, flags.save_images)
     with progress_bar() as progress:
         entries = compare_files(

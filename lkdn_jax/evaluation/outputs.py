@@ -1,11 +1,13 @@
 """Which files an evaluation writes: a report in some format, and figures."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lkdn_jax.data.images import write_image
+from lkdn_jax.errors import InputError
 from lkdn_jax.evaluation.comparison import Entry
 from lkdn_jax.evaluation.figures import enlarge, side_by_side
 from lkdn_jax.evaluation.gallery import Picture
@@ -14,12 +16,15 @@ from lkdn_jax.evaluation.report import check_output, write_report
 from lkdn_jax.files import check_folder
 
 
-def check_outputs(outputs: Sequence[Path], figures: Path | None) -> bool:
+def check_outputs(
+    outputs: Sequence[Path], figures: Path | None, datasets: Sequence[str] = ()
+) -> bool:
     """Check, before the work, that the outputs can be written.
 
     Args:
         outputs: The reports.
         figures: The folder of the figures, or None.
+        datasets: Folders of images, among which no figure must come.
 
     Returns:
         Whether pictures are needed.
@@ -31,6 +36,11 @@ def check_outputs(outputs: Sequence[Path], figures: Path | None) -> bool:
         check_output(output)
     if figures is not None:
         check_folder(figures)
+        if os.path.realpath(figures) in map(os.path.realpath, datasets):
+            raise InputError(
+                f"{figures}: a dataset's folder, and figures there would be taken for "
+                "its images; choose another"
+            )
     return figures is not None or any(map(_is_html, outputs))
 
 

@@ -87,12 +87,13 @@ def _train_and_evaluate(
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
     try:
         shapes = create_state.eval_shape(expected_params(model), tx)
-        state = checkpoints.restore(replicated_shapes(mesh, shapes))
-        if state is None:
-            state = create_state(initial_params(model, config), tx)
-            state = replicate(mesh, state)
-        else:
-            log(f"resumed from {checkpoints.last()}")
+        with _advice(config):
+            state = checkpoints.restore(replicated_shapes(mesh, shapes))
+            if state is None:
+                state = create_state(initial_params(model, config), tx)
+                state = replicate(mesh, state)
+            else:
+                log(f"resumed from {checkpoints.last()}")
         with progress_bar() as progress, _advice(config):
             feed = create_feed(config, mesh, progress)
         devices = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
