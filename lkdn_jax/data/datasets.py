@@ -4,6 +4,7 @@ import io
 import itertools
 import os
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -134,7 +135,8 @@ def _prepared(folder: Path, scale: int, tile: int) -> tfds.core.DatasetBuilder:
 def _why_no_dataset(folder: Path, scale: int, tile: int) -> str:
     output = folder.with_name(f"{folder.stem}_x{scale}")
     command = (
-        f"python -m lkdn_jax.data.prepare --input {folder} --output {output} "
+        f"python -m lkdn_jax.data.prepare --input {shlex.quote(str(folder))} "
+        f"--output {shlex.quote(str(output))} "
         f"--scale {scale} --tile {tile}"
     )
     if folder.is_file() and folder.suffix.lower() == ".zip":

@@ -57,7 +57,8 @@ def _lock(folder: Path) -> int:
         with contextlib.suppress(FileNotFoundError):  # Its holder has removed it.
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
             descriptor = os.open(folder, flags)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             if _is_at(descriptor, folder):
                 return descriptor
             os.close(descriptor)  # Its holder has removed it, or given it its name.
@@ -74,7 +75,7 @@ def publish(folder: Path, target: Path) -> None:
     """Give a finished folder its name, once its files have reached the disk.
 
     Args:
-        folder: The finished folder; its subfolders are not entered.
+        folder: The finished folder; it holds files only.
         target: Its name, on the same file system; an empty folder is replaced.
 
     Raises:

@@ -110,7 +110,13 @@ def _images(path: Path) -> list[ImageFile]:
 
 
 def _with_lr(hr_path: Path, lr_path: Path, scale: int) -> list[Photograph]:
-    lrs = {Path(lr.name).stem: lr for lr in _images(lr_path)}
+    lrs: dict[str, ImageFile] = {}
+    for lr in _images(lr_path):
+        if (other := lrs.setdefault(Path(lr.name).stem, lr)) is not lr:
+            raise InputError(
+                f"{lr} and {other} are LR images of one name, and which belongs to "
+                "which HR image is not known; give each folder as an --input of its own"
+            )
     photographs = []
     for hr in _images(hr_path):
         names = lr_names(Path(hr.name).stem, scale)
@@ -128,7 +134,7 @@ def _without_lr(path: Path, scale: int) -> list[Photograph]:
     if not path.is_dir():
         images = _images(path)
         for image in images:
-            if Path(image.name).stem.endswith("_LR"):
+            if Path(image.name).stem.upper().endswith("_LR"):
                 raise InputError(
                     f"{image}: an LR image, and in a zip all are taken as HR images; "
                     "unpack the zip, or give LR images apart, as --lr_input"
@@ -177,8 +183,8 @@ def find_photographs(
 
     Raises:
         InputError: An input that cannot be read, holds no images or is given twice; a
-            folder of HR images with more in folders within; an `_LR` image in a zip; or
-            an HR image without its LR image.
+            folder of HR images with more in folders within; an `_LR` image in a zip; an
+            HR image without its LR image, or two LR images of one name.
     """
     check_scale(scale)
     if lr_inputs and len(lr_inputs) != len(inputs):
@@ -187,13 +193,10 @@ def find_photographs(
             "input needs its own; repeat --lr_input as often as --input"
         )
     photographs: list[Photograph] = []
-    seen = set()
+    seen: set[Photograph] = set()
     for i, given in enumerate(inputs):
         path = given.resolve()
         lr_path = lr_inputs[i].resolve() if lr_inputs else None
-        if (path, lr_path) in seen:
-            raise InputError(f"{given} is given twice: give each input once")
-        seen.add((path, lr_path))
         if lr_path is not None:
             found = _with_lr(path, lr_path, scale)
         else:
@@ -203,5 +206,8 @@ def find_photographs(
                 f"{given} holds no images: it must hold files ending in "
                 f"{', '.join(IMAGE_SUFFIXES)}; check the path"
             )
+        if not seen.isdisjoint(found):
+            raise InputError(f"{given} is given twice: give each input once")
+        seen.update(found)
         photographs += found
     return photographs

@@ -81,13 +81,15 @@ def _hr_images(folder: Path, scale: int) -> list[Path]:
 def _inside(folder: Path, *names: str) -> Path | None:
     """Return the folder reached by these names, in any case, if it is there."""
     for name in names:
-        if not folder.is_dir():
+        found = folder / name
+        if not found.is_dir():
+            others = sorted(folder.glob("*"))  # none where it may not be listed
+            same = (c for c in others if c.name.lower() == name.lower() and c.is_dir())
+            found = next(same, None)
+        if found is None:
             return None
-        folder = next(
-            (c for c in sorted(folder.iterdir()) if c.name.lower() == name.lower()),
-            folder / name,
-        )
-    return folder if folder.is_dir() else None
+        folder = found
+    return folder
 
 
 def _lr_folder(hr_folder: Path, scale: int) -> Path | None:
@@ -147,8 +149,8 @@ def _inner_folders(folder: Path, scale: int) -> list[Path]:
     gtmod = [child for child in children if re.fullmatch(r"GTmod\d+", child.name)]
     # Cropped to this scale first, then to a multiple of it, then to anything.
     gtmod.sort(key=lambda d: (int(d.name[5:]) % scale, int(d.name[5:])))
-    named = [_inside(folder, f"image_SRF_{scale}"), _inside(folder, "HR")]
-    return [child for child in named if child] + div2k + gtmod
+    named = [folder / f"image_SRF_{scale}", _inside(folder, "HR")]
+    return [child for child in named if child and child.is_dir()] + div2k + gtmod
 
 
 def _dataset_name(folder: Path, scale: int) -> str:

@@ -73,13 +73,12 @@ def _write_tile(path: Path, image: np.ndarray) -> None:
     Image.fromarray(image).save(path, "WEBP", lossless=True, quality=0, method=0)
 
 
-def cut_photograph(photograph: Photograph, options: Options, folder: Path) -> str:
+def cut_photograph(work: tuple[Photograph, Path], options: Options) -> str:
     """Cut one photograph into encoded tiles, unless that was done before.
 
     Args:
-        photograph: The files.
+        work: The files, and the folder for the tiles, named by `Photograph.key`.
         options: how.
-        folder: Where the folder of its tiles goes, named by `Photograph.key`.
 
     Returns:
         Why it cannot be used, or nothing.
@@ -87,8 +86,8 @@ def cut_photograph(photograph: Photograph, options: Options, folder: Path) -> st
     Raises:
         OSError: The tiles cannot be written.
     """
-    key = photograph.key(options)
-    target, temporary = folder / key, folder / f"{key}.{os.getpid()}.tmp"
+    photograph, target = work
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     if target.is_dir():
         return ""
     try:
@@ -110,19 +109,17 @@ def cut_photograph(photograph: Photograph, options: Options, folder: Path) -> st
 
 
 def _cut_all(
-    photographs: Sequence[Photograph],
+    works: Sequence[tuple[Photograph, Path]],
     options: Options,
-    folder: Path,
     workers: int | None,
     progress: Progress,
 ) -> list[str]:
     if workers is not None and workers < 1:
         raise InputError(f"workers {workers} must be at least 1: leave it out")
     workers = workers or min(os.cpu_count() or 1, MAX_WORKERS)
-    folder.mkdir(exist_ok=True)
-    cut = partial(cut_photograph, options=options, folder=folder)
-    total, reasons = len(photographs), []
-    for reason in map_in_processes(cut, photographs, min(workers, total)):
+    cut = partial(cut_photograph, options=options)
+    total, reasons = len(works), []
+    for reason in map_in_processes(cut, works, min(workers, total)):
         reasons.append(reason)
         progress("cutting", len(reasons), total)
     return reasons
@@ -143,17 +140,15 @@ def _display_name(photograph: Photograph) -> str:
     return os.fsencode(photograph.hr.name).decode(errors="replace")
 
 
-def _examples(
-    photographs: Sequence[Photograph], options: Options, folder: Path
-) -> list[dict[str, str]]:
+def _examples(works: Sequence[tuple[Photograph, Path]]) -> list[dict[str, str]]:
     return [
         {
             "name": _display_name(photograph),
             "lr": str(lr),
             "hr": str(lr.with_name(lr.name.replace("_lr", "_hr"))),
         }
-        for photograph in photographs
-        for lr in sorted((folder / photograph.key(options)).glob("*_lr.webp"))
+        for photograph, folder in works
+        for lr in sorted(folder.glob("*_lr.webp"))
     ]
 
 
@@ -235,19 +230,23 @@ def prepare(
     """
     check_tile(options.tile, options.scale)
     photographs = find_photographs(inputs, lr_inputs, options.scale)
-    keys = "".join(photograph.key(options) for photograph in photographs)
-    metadata = asdict(options) | {"files": hashlib.sha256(keys.encode()).hexdigest()}
+    keys = [photograph.key(options) for photograph in photographs]
+    files = hashlib.sha256("".join(keys).encode()).hexdigest()
+    metadata = asdict(options) | {"files": files}
     with partial_folder(output) as folder:
         # Looked for under the lock: another process may just have finished it.
         if existing := _existing(output, metadata):
             shutil.rmtree(folder)  # Killed just before that, it was still there.
             return existing
-        images = folder / "tiles"
-        reasons = _cut_all(photographs, options, images, workers, progress)
+        (folder / "tiles").mkdir(exist_ok=True)
+        # Named once: a file that is touched meanwhile would have another key.
+        folders = [folder / "tiles" / key for key in keys]
+        works = list(zip(photographs, folders, strict=True))
+        reasons = _cut_all(works, options, workers, progress)
         bad = tuple(reason for reason in reasons if reason)
         if bad and (not skip_bad or len(bad) == len(photographs)):
             raise _unusable(bad, len(photographs))
-        examples = _examples(photographs, options, images)
+        examples = _examples(works)
         metadata["photographs"] = len(photographs) - len(bad)
         publish(_write(examples, metadata, folder, progress), output)
         shutil.rmtree(folder)

@@ -114,6 +114,8 @@ def test_another_scale_or_tile(prepared, scale, tile, message):
 def test_sources_that_are_no_datasets(tmp_path):
     raw, empty, broken = (tmp_path / name for name in ("raw", "empty", "broken"))
     photographs(raw)
+    spaced = tmp_path / "my photos"
+    photographs(spaced)
     empty.mkdir()
     broken.mkdir()
     (broken / "dataset_info.json").write_text("{")
@@ -124,6 +126,7 @@ def test_sources_that_are_no_datasets(tmp_path):
     )
     for source, message in {
         raw: command,
+        spaced: f"--input '{spaced}' --output '{spaced}_x4' --scale 4 ",
         empty: "is empty",
         broken: "is no dataset of lkdn_jax.data.prepare",
         tmp_path / "missing": "does not exist",

@@ -1,11 +1,13 @@
 """Folders that are there whole or not at all, whoever else makes them."""
 
+import errno
 import threading
 import time
 
 import pytest
 
 from lkdn_jax import InputError
+from lkdn_jax.data import folders
 from lkdn_jax.data.folders import partial_folder, publish
 
 
@@ -54,6 +56,16 @@ def test_the_folder_of_the_next_is_not_removed(tmp_path):
         publish(folder, tmp_path / "done")
         folder.mkdir()  # as one who comes then does
     assert folder.is_dir()
+
+
+def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(folders.fcntl, "flock", refuse)
+    with partial_folder(tmp_path / "done") as folder:
+        publish(folder, tmp_path / "done")
+    assert [p.name for p in tmp_path.iterdir()] == ["done"]
 
 
 def test_a_file_in_its_place_is_named(tmp_path):

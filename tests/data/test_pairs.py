@@ -97,6 +97,14 @@ def test_hr_and_lr_in_other_spellings(tmp_path: Path, hr: str, lr: str) -> None:
     assert find_pairs(root, 4).pairs[0].lr == root / lr / "ax4.png"
 
 
+def test_a_folder_of_the_very_name_wins_and_a_file_is_none(tmp_path: Path) -> None:
+    touch(tmp_path, "HR/a.png", "lr", "LR/x4/a.png", "LR/X2", "LR/x2/ax2.png")
+    assert found(tmp_path, 4)[1] == [("a.png", "x4")]
+    assert found(tmp_path, 2)[1] == [("a.png", "x2")]
+    touch(tmp_path, "LR/X4/a.png")
+    assert found(tmp_path, 4)[1] == [("a.png", "X4")]
+
+
 def test_lr_bicubic_wins_over_lr(tmp_path: Path) -> None:
     touch(tmp_path, "HR/a.png", "LR/a.png", "LR_bicubic/X2/a.png")
     assert found(tmp_path, 2)[1] == [("a.png", "X2")]

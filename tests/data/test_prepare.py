@@ -193,6 +193,19 @@ def test_many_bad_images_are_counted(tmp_path):
         prepare([tmp_path / "raw"], Path("/"), OPTIONS, workers=1)
 
 
+def test_a_photograph_that_is_touched_meanwhile_is_not_lost(tmp_path):
+    images = photographs(tmp_path / "raw", 3)
+
+    def touch(stage, done, _):
+        if stage == "cutting" and done == 2:
+            os.utime(tmp_path / "raw" / "000.png")
+
+    given = [tmp_path / "raw"], tmp_path / "out", OPTIONS
+    done = prepare(*given, workers=1, progress=touch)
+    assert (done.photographs, done.tiles) == (3, 3)
+    np.testing.assert_array_equal(open_tiles(str(tmp_path / "out"), 4, 32).hr, images)
+
+
 def test_grayscale_counts_as_rgb(tmp_path):
     gray = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
     write_image(tmp_path / "raw" / "gray.png", gray)
