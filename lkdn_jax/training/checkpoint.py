@@ -31,6 +31,8 @@ def _psnr_y(metrics: Any) -> float:
 def _check_metrics(folder: Path) -> None:
     # Orbax reads those of all checkpoints at once, and does not say which fails.
     for path in folder.glob("*/metrics/metrics"):
+        if not path.parents[1].name.isdigit():
+            continue  # one that was not finished, which Orbax removes
         try:
             metrics = json.loads(path.read_bytes())
             if metrics is not None:

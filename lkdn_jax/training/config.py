@@ -43,11 +43,26 @@ def load_config(
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a config such as configs/x4.py")
     config = _run(path)
-    if default is not None:
-        _check_fields(path, config, _run(Path(default)))
-    for field, text in _pairs(overrides, _fields(config), options):
-        _override(config, field, text)
+    like = config if default is None else _run(Path(default))
+    _check_fields(path, config, like)
+    fields = _fields(like)
+    optional = [field for field in fields if field_value(like, field) is None]
+    for field, text in _pairs(overrides, fields, options):
+        _override(config, field, text, optional=field in optional)
     return config.lock()
+
+
+def field_value(config: Config, field: str) -> Any:
+    """Return the value of a field, with dots between its parts."""
+    section, name = _section(config, field)
+    return section[name]
+
+
+def _section(config: Config, field: str) -> tuple[Config, str]:
+    *parents, name = field.split(".")
+    for parent in parents:
+        config = config[parent]
+    return config, name
 
 
 def _run(path: Path) -> Config:
@@ -88,10 +103,8 @@ def _check_fields(path: Path, config: Config, default: Config) -> None:
 
 
 def _kind(config: Config, field: str) -> type:
-    *parents, name = field.split(".")
-    for parent in parents:
-        config = config[parent]
-    return config.get_type(name)
+    section, name = _section(config, field)
+    return section.get_type(name)
 
 
 def _pairs(
@@ -125,14 +138,11 @@ def _fields(config: Config, prefix: str = "") -> list[str]:
     return names
 
 
-def _override(config: Config, field: str, text: str) -> None:
-    *parents, name = field.split(".")
-    for parent in parents:
-        config = config[parent]
-    kind = config.get_type(name)
+def _override(config: Config, field: str, text: str, *, optional: bool) -> None:
+    section, name = _section(config, field)
+    kind = section.get_type(name)
     try:
-        optional = config[name] is None
-        config[name] = None if optional and text == "None" else _parse(text, kind)
+        section[name] = None if optional and text == "None" else _parse(text, kind)
     except (ValueError, TypeError, SyntaxError) as error:
         raise InputError(
             f"--{field}={text}: not a value of type {kind.__name__}"

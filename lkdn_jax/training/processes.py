@@ -64,8 +64,13 @@ def join_processes(
         joined.result(wait)
     except TimeoutError as error:
         raise InputError(
-            f"not all processes came within {wait} s: start as many as --num_processes "
-            "says, each with its own --process_id, and the --coordinator of process 0"
+            f"not all processes came within {wait} s: start "
+            + (
+                "as many as --num_processes says, each with its own --process_id, and "
+                "the --coordinator of process 0"
+                if coordinator
+                else "the same command on every host"
+            )
         ) from error
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")

@@ -14,7 +14,7 @@ from lkdn_jax.data.tiles import Tiles
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN, draw_params, expected_params
 from lkdn_jax.optim.optimizers import create_optimizer
-from lkdn_jax.training.config import Config
+from lkdn_jax.training.config import Config, field_value
 from lkdn_jax.training.feed import Feed, device_feed, host_feed
 from lkdn_jax.training.processes import on_first_process
 from lkdn_jax.training.run import Plan
@@ -164,7 +164,7 @@ def check_config(config: Config) -> None:
         )
     length = steps_per_dispatch(config)
     for name in ("log_every", "validation.every", "checkpoint.every"):
-        if (every := _field(config, name)) % length:
+        if (every := field_value(config, name)) % length:
             raise InputError(
                 f"{name} {every} must be a multiple of data.steps_per_dispatch {length}"
             )
@@ -176,7 +176,7 @@ def _check_ranges(config: Config) -> None:
         "data.batch_size", "data.steps_per_dispatch", "validation.every",
         "checkpoint.every", "checkpoint.keep",
     ):  # fmt: skip
-        value = _field(config, name)
+        value = field_value(config, name)
         if value is not None and value < 1:
             raise InputError(f"{name} {value} must be at least 1")
     if config.data.workers < 0:
@@ -190,7 +190,7 @@ def _check_ranges(config: Config) -> None:
         ("loss", ("l1", "l2")),
         ("model.dtype", _DTYPES),
     ):
-        if (value := _field(config, name)) not in known:
+        if (value := field_value(config, name)) not in known:
             raise InputError(f"{name} {value!r} must be one of {', '.join(known)}")
     try:
         expected_params(create_model(config.model))
@@ -200,12 +200,6 @@ def _check_ranges(config: Config) -> None:
 
 def _are_names(values: Sequence[Any]) -> bool:
     return all(isinstance(value, str) for value in values)
-
-
-def _field(config: Config, name: str) -> Any:
-    for part in name.split("."):
-        config = config[part]
-    return config
 
 
 def _check_batch_size(batch_size: int, accumulate: int) -> None:

@@ -60,7 +60,8 @@ class Validation:
         self._images, self._best = list(names), -math.inf
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             best = json.loads((workdir / _BEST).read_text())
-            if best["images"] == self._images:  # on others, another PSNR is the best
+            same = best["images"] == self._images  # on others, another PSNR is the best
+            if same and math.isfinite(best["psnr_y"]):
                 self._best = float(best["psnr_y"])
 
     def run(self, params: Any) -> tuple[dict[str, float], np.ndarray]:
@@ -86,7 +87,7 @@ class Validation:
         row = {
             name: float(np.mean([mean[name] for mean in means])) for name in means[0]
         }
-        if row["psnr_y"] > self._best:
+        if self._best < row["psnr_y"] < math.inf:
             self._best = row["psnr_y"]
             save(self._workdir / "model_best.msgpack", self._model, params)
             best = {"images": self._images, "psnr_y": self._best}

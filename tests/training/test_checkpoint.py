@@ -95,6 +95,10 @@ def test_damaged_metrics_are_one_line(tmp_path, state, content):
         Checkpoints(folder, keep=1)
     assert "\n" not in str(error.value)
     metrics.rename(tmp_path / "metrics")
+    # One that was not finished is Orbax's to remove.
+    unfinished = folder / "7.orbax-checkpoint-tmp" / "metrics"
+    unfinished.mkdir(parents=True)
+    (unfinished / "metrics").write_bytes(content)
     checkpoints = Checkpoints(folder, keep=1)
     checkpoints.save(state.replace(step=np.int32(3)), 10.0)
     checkpoints.close()

@@ -169,6 +169,24 @@ def test_all_our_configs_have_the_fields_of_the_default(configs, name):
     assert load_config(path, default=configs / "default.py") == load_config(path)
 
 
+def test_what_may_be_none_may_become_none_again(configs, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from configs import default\n"
+        "def get_config():\n"
+        "    c = default.get_config()\n"
+        "    c.optimizer.max_grad_norm = 1.0\n"
+        "    return c\n"
+    )
+    words = ["--optimizer.max_grad_norm=None", "--model.distilled=28"]
+    config = load_config(
+        tmp_path / "mine.py",
+        [*words, "--model.distilled=None"],
+        default=configs / "default.py",
+    )
+    assert config.optimizer.max_grad_norm is None
+    assert config.model.distilled is None
+
+
 def test_a_field_may_be_set_to_nothing(configs):
     words = ["--init_from", "", "--validation.folders="]
     overrides = ArgumentParser(None).parse_known_args(words)[1]

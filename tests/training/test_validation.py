@@ -34,6 +34,25 @@ def test_a_validation_that_is_not_finite_is_no_best(tmp_path):
     checkpoints.save.assert_called_once_with(state, None)
 
 
+def test_an_infinite_psnr_is_never_the_best(tmp_path, init):
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    params = jax.tree.map(np.zeros_like, init(model)["params"])
+    folder = tmp_path / "images"
+    write_image(folder / "black.png", np.zeros((40, 40, 3), np.uint8))
+    assert np.isposinf(
+        Validation(model, [str(folder)], tmp_path).run(params)[0]["psnr_y"]
+    )
+    assert not (tmp_path / "model_best.msgpack").exists()
+    (folder / "black.png").unlink()
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    write_image(folder / "noise.png", noise)
+    (tmp_path / "best.json").write_text(
+        f'{{"images": ["{folder}"], "psnr_y": Infinity}}'  # of an older version
+    )
+    Validation(model, [str(folder)], tmp_path).run(params)
+    assert (tmp_path / "model_best.msgpack").is_file()
+
+
 def test_the_best_network_is_kept(tmp_path, init):
     model = LKDN(scale=2, features=4, num_blocks=1)
     good = init(model)["params"]
