@@ -34,23 +34,16 @@ def cover_sizes(sizes: Iterable[Size], max_shapes: int) -> list[Size]:
     counts: dict[Size, int] = {}
     for size in sizes:
         counts[size] = counts.get(size, 0) + 1
-
-    def union(a: Size, b: Size) -> Size:
-        return max(a[0], b[0]), max(a[1], b[1])
-
-    def cost(a: Size, b: Size) -> int:
-        h, w = union(a, b)
-        return sum(counts[s] * (h * w - s[0] * s[1]) for s in (a, b))
-
     while len(counts) > max_shapes:
-        shapes = list(counts)
-        a, b = min(
-            ((a, b) for i, a in enumerate(shapes) for b in shapes[:i]),
-            key=lambda pair: cost(*pair),
-        )
-        images = counts.pop(a) + counts.pop(b)
-        shape = union(a, b)
-        counts[shape] = counts.get(shape, 0) + images
+        shapes, images = np.array([*counts]), np.array([*counts.values()])
+        h, w = (np.maximum.outer(side, side) for side in shapes.T)
+        added = images * (h * w - shapes.prod(1))  # [i, j]: to j, by a union with i
+        pairs = np.tri(len(images), k=-1, dtype=bool)
+        least = np.where(pairs, added + added.T, np.iinfo(added.dtype).max).argmin()
+        i, j = np.unravel_index(least, h.shape)
+        joined = sum(counts.pop((*shapes[k].tolist(),)) for k in (i, j))
+        shape = int(h[i, j]), int(w[i, j])
+        counts[shape] = counts.get(shape, 0) + joined
     return sorted(counts, key=lambda size: size[0] * size[1])
 
 

@@ -100,9 +100,10 @@ def compare_files(
 def _names(files: Sequence[str]) -> list[str]:
     """Name each file by as much of its path's end as tells it from the others."""
     paths = [PurePath(os.path.abspath(file)).parts[1:] for file in files]  # noqa: PTH100
-    for length in range(1, max(map(len, paths)) + 1):
+    for length in range(1, max(map(len, paths), default=0) + 2):
         names = ["/".join(path[-length:]) for path in paths]
-        if len({PurePath(name).with_suffix("") for name in names}) == len(names):
+        stems = {os.path.splitext(name)[0] for name in names}  # noqa: PTH122
+        if len(stems) == len(names):
             return names
     raise InputError(
         f"--weights {', '.join(files)}: one is given twice, or two differ in their "

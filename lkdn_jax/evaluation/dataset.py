@@ -180,7 +180,8 @@ def _evaluate_pair(
     paper, interpolation = row["psnr_y"], None
     if pair.lr is not None and options.lr_mode == "auto":
         interpolation = name_interpolation(lr, hr, scale)
-    if interpolation is not None or options.lr_mode == "basicsr":
+    seen_by_someone = options.observe is not ignore
+    if interpolation is not None or (options.lr_mode == "basicsr" and seen_by_someone):
         paper = psnr_y(resolve(downscale(hr, scale)))
     seen = Sample(lr, sr, hr, bicubic, row, paper, resolve)
     options.observe(dataset.name, pair.name, seen)

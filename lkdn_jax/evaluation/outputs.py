@@ -1,6 +1,5 @@
 """Which files an evaluation writes: a report in some format, and figures."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,10 +35,11 @@ def check_outputs(
         check_output(output)
     if figures is not None:
         check_folder(figures)
-        if os.path.realpath(figures) in map(os.path.realpath, datasets):
+        there = figures.resolve()
+        if not {there, *there.parents}.isdisjoint(Path(d).resolve() for d in datasets):
             raise InputError(
-                f"{figures}: a dataset's folder, and figures there would be taken for "
-                "its images; choose another"
+                f"{figures}: in a dataset's folder, and figures there would be taken "
+                "for its images; choose another"
             )
     return figures is not None or any(map(_is_html, outputs))
 
@@ -83,8 +83,7 @@ def write_figures(folder: str | Path, entries: Sequence[Entry]) -> None:
                     for title, image in _panels(pictures[name]).items()
                 }
                 stem = Path(name).stem[:50]  # most systems take no long names
-                network = entry.name.replace("/", "_")
-                file = f"{network}_{dataset}_{why}_{stem}.png"
+                file = f"{entry.name}_{dataset}_{why}_{stem}.png"
                 write_image(Path(folder) / file, side_by_side(panels))
 
 

@@ -24,9 +24,9 @@ _WASTE = 1.25  # a compiled shape is used for another if it has at most this man
 class Program:
     """A network, optimized for inference, on devices of one kind.
 
-    A window slightly smaller than one before it takes the program of that: it is
-    padded, and the network masks what lies outside. Where programs become many, all are
-    dropped.
+    A window slightly smaller than one before it is padded to its shape, and the network
+    masks what lies outside: one more program, for all such windows. Where programs
+    become many, all are dropped.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class Program:
         self._devices = devices
         optimized = optimize_for_inference(params)
         self._params = [jax.device_put(optimized, device) for device in devices]
-        self._compiled: set[tuple[Any, ...]] = set()  # shape, channels, dtypes
+        # Height, width, whether exact; channels, dtypes.
+        self._compiled: set[tuple[Any, ...]] = set()
         self._model = optimized_model(model).clone(dtype=dtype)
         self._program: Any = jax.jit(
             self._forward,
@@ -78,7 +79,7 @@ class Program:
         h, w, c = lr.shape
         shape = self._shape(h, w, (c, lr.dtype, out))
         exact = shape == (h, w)
-        key = (*shape, c, lr.dtype, out)
+        key = (*shape, exact, c, lr.dtype, out)
         if key not in self._compiled and len(self._compiled) >= _PROGRAMS:
             self._compiled.clear()
             self._program.clear_cache()
@@ -98,7 +99,7 @@ class Program:
         known = [
             key[:2]
             for key in tuple(self._compiled)  # another thread may add one meanwhile
-            if key[2:] == kind
+            if key[3:] == kind
             and h <= key[0]
             and w <= key[1]
             and key[0] * key[1] <= _WASTE * h * w

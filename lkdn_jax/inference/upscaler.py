@@ -27,7 +27,7 @@ from lkdn_jax.models.lkdn import LKDN, expected_params
 from lkdn_jax.models.memory import is_out_of_memory, memory_advice
 from lkdn_jax.progress import ignore
 from lkdn_jax.weights.files import Params, load
-from lkdn_jax.weights.published import check_params
+from lkdn_jax.weights.published import check_finite, check_params
 
 TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
 _SMALLEST_TILE = 32
@@ -96,9 +96,7 @@ class Upscaler:
             check_params(params, expected_params(model))
         else:
             model, params = load(weights)
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-            source = "" if isinstance(weights, tuple) else f"{weights}: "
-            raise InputError(f"{source}parameters that are not finite; train again")
+        check_finite(params, "" if isinstance(weights, tuple) else f"{weights}: ")
         devices = list(jax.local_devices() if devices is None else devices)
         _check_options(tile, context, dtype, devices)
         self.scale, self.tile = model.scale, tile
@@ -263,7 +261,7 @@ def create_upscaler(
     Args:
         weights: As for `Upscaler`.
         device: `cpu`, `gpu` or `tpu`; None for what jax takes by itself.
-        **options: As for `Upscaler`; `dtype` may be a name.
+        **options: As for `Upscaler`.
 
     Returns:
         The upscaler.
@@ -278,8 +276,7 @@ def create_upscaler(
             f"no {device} here: jax finds {jax.default_backend()}; install jax for it "
             "or choose another device"
         ) from error
-    dtype = jnp.dtype(options.pop("dtype", "float32"))
-    return Upscaler(weights, devices=devices, dtype=dtype, **options)
+    return Upscaler(weights, devices=devices, **options)
 
 
 def _check_options(tile: Any, context: Any, dtype: Any, devices: list[Any]) -> None:

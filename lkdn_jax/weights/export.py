@@ -4,13 +4,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import numpy as np
-
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.complexity import Complexity, complexity
 from lkdn_jax.models.reparam import fold, fold_difference, folded_model
 from lkdn_jax.weights.files import Names, load, save
+from lkdn_jax.weights.published import check_finite
 
 MAX_DIFFERENCE = 1e-4  # on [0, 1]: a fortieth of a grey level
 
@@ -55,8 +53,7 @@ def export(
             is written.
     """
     model, params = load(weights)
-    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
-        raise InputError(f"{weights}: parameters that are not finite; train again")
+    check_finite(params, f"{weights}: ")
     before, difference = complexity(model, params), None
     if folded and folded_model(model) != model:
         difference = fold_difference(model, params)

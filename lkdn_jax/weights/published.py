@@ -146,6 +146,21 @@ def check_params(params: Tree, expected: Tree) -> None:
         )
 
 
+def check_finite(params: Tree, source: str = "") -> None:
+    """Check that no parameter is infinite or NaN.
+
+    Args:
+        params: The tree to check.
+        source: What the error begins with.
+
+    Raises:
+        InputError: One is.
+    """
+    leaves: Any = flatten_dict(dict(params)).values()
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
+        raise InputError(f"{source}parameters that are not finite; train again")
+
+
 def _shapes(params: Tree) -> dict[str, tuple[int, ...]]:
     flat: dict[str, Any] = flatten_dict(dict(params), sep=".")
     return {name: tuple(leaf.shape) for name, leaf in flat.items()}

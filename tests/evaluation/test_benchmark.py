@@ -9,8 +9,9 @@ import lkdn_jax
 from lkdn_jax import LKDN, InputError
 from lkdn_jax.data.bicubic import downscale, upscale
 from lkdn_jax.data.images import read_rgb
+from lkdn_jax.data.pairs import find_pairs
 from lkdn_jax.evaluation.benchmark import evaluate_file
-from lkdn_jax.evaluation.dataset import Options
+from lkdn_jax.evaluation.dataset import Options, evaluate_dataset
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y, ssim
 
 PUBLISHED = ["LKDN_x2", "LKDN_x3", "LKDN_x4", "LKDN-S_x4", "LKDN-S_del_rep_x4"]
@@ -189,6 +190,22 @@ def test_finds_a_broken_image_before_the_work(tmp_path, weights, photographs):
     with pytest.raises(InputError, match=r"b_LR\.png cannot be read"):
         evaluate_file(weights, [folder], progress=lambda *step: steps.append(step))
     assert steps == [("reading", 0, 2)]
+
+
+@pytest.mark.parametrize(("observed", "times"), [(False, 1), (True, 2)])
+def test_the_papers_lr_images_are_upscaled_where_someone_looks(
+    photographs, observed, times
+):
+    calls = []
+
+    def upscaler(lr):
+        calls.append(lr.shape)
+        return upscale(lr, 2) / np.float32(255)
+
+    seen = {"observe": lambda *_: None} if observed else {}
+    dataset = find_pairs(photographs, 2)
+    evaluate_dataset(upscaler, dataset, 2, Options("basicsr", **seen))
+    assert len(calls) == times * len(dataset.pairs)
 
 
 def test_refuses_a_network_that_diverged(tmp_path, photographs, init):

@@ -47,6 +47,8 @@ def test_a_file_in_a_folder_that_another_path_ends_with():
     # The root is no part of a name: a folder of outputs would be left by it.
     assert _names(["/a/m.pth", "/b/a/m.pth"]) == ["a/m.pth", "b/a/m.pth"]
     assert _names(["/x/v1.2.pth", "/x/v1.3.pth"]) == ["v1.2.pth", "v1.3.pth"]
+    assert _names(["/", "/a.pth"]) == ["", "a.pth"]
+    assert _names(["/"]) == [""]
 
 
 @pytest.mark.parametrize("second", ["a/x4.msgpack", "./b/../a/x4.msgpack", "a/x4.pth"])

@@ -282,6 +282,14 @@ def test_threads_may_share_an_upscaler(weights):
         np.testing.assert_array_equal(sr, upscaler(lr))
 
 
+def test_all_programs_are_counted(weights):
+    upscaler = Upscaler(weights)
+    for h, w in ((40, 40), (39, 39), (39, 40), (40, 40)):
+        upscaler(image(h, w, 3))
+    assert len(upscaler._program._compiled) == 2  # of the shape, and masked
+    assert upscaler._program._program._cache_size() == 2
+
+
 def test_many_sizes_do_not_fill_the_memory(weights, monkeypatch):
     monkeypatch.setattr(program, "_PROGRAMS", 3)
     upscaler = Upscaler(weights)
