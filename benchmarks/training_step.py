@@ -148,10 +148,13 @@ def check(ways: dict[str, Step]) -> dict[str, Step]:
         loss = reference if name == "ours float32" else timing.first_run(name, step)
         if loss is None:
             continue
-        working[name] = step
         tolerance = 1e-2 if timing.is_reduced(name) else 1e-4
-        if not abs(loss / reference - 1) < tolerance:
+        if abs(loss / reference - 1) < tolerance:
+            working[name] = step
+        elif timing.is_needed(name):
             raise InputError(f"{name}: loss {loss}, ours {reference}; nothing is timed")
+        else:
+            print(f"{name} is not timed: its loss is {loss}, ours {reference}")
     return working
 
 
@@ -174,7 +177,8 @@ def main() -> None:
     lr = rng.random((flags.batch, 48, 48, 3), np.float32)
     hr = rng.random((flags.batch, 192, 192, 3), np.float32)
     params = jax.tree.map(np.asarray, draw_params(LKDN()))
-    others: list[Implementation] = ["lax"] if cpu else ["lax", "shift", "pallas"]
+    # Pallas is what a GPU takes by itself; `lax` may search for minutes there.
+    others: list[Implementation] = ["lax"] if cpu else ["shift"]
     precisions = timing.precisions(flags.precisions)
     ways = our_ways(params, lr, hr, precisions, [None, *others])
     for needed in {precisions[0], "float32"}:

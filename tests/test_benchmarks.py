@@ -1,13 +1,19 @@
 """What the benchmarks report is what the clock and the networks say."""
 
+import json
+import os
 import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from benchmarks import timing
+from benchmarks import check_device, inference, timing, training_step
 from benchmarks.roofline import roofline
-from lkdn_jax import LKDN
+from lkdn_jax import LKDN, InputError
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +46,45 @@ def test_what_fails_is_left_out_unless_it_is_ours(capsys):
     assert timing.first_run("torch", lambda: 3) == 3
     with pytest.raises(RuntimeError):
         timing.first_run("ours float32", fail)
+    assert timing.first_run("ours bf16 shift", fail) is None  # nor what is not chosen
+    assert capsys.readouterr().out == "ours bf16 shift does not run: no kernel\n"
+
+
+def test_a_way_that_computes_something_else_is_not_timed(capsys):
+    image = np.zeros((1, 4, 4, 3), np.float32)
+    ways = {"ours float32": lambda: image, "torch float32": lambda: image + 1e-4}
+    assert list(inference.check(ways)) == ["ours float32"]
+    assert "torch float32 is another function" in capsys.readouterr().out
+    ways["ours bf16"] = lambda: image + 1
+    with pytest.raises(InputError, match="ours bf16: another function"):
+        inference.check(ways)
+    steps = {"ours float32": lambda: 1.0, "torch float32": lambda: 1.1}
+    assert list(training_step.check(steps)) == ["ours float32"]
+    assert "torch float32 is not timed: its loss is 1.1" in capsys.readouterr().out
+
+
+def test_a_package_of_another_name_has_a_version(monkeypatch):
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(timing, "version", absent)
+    monkeypatch.setattr(timing, "PACKAGES", ("jax",))
+    assert timing.environment()["versions"] == {"jax": jax.__version__}
+
+
+def test_the_device_is_checked_to_the_end(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(check_device, "check_network", lambda *_: [("net", 0.5, 1.0)])
+    monkeypatch.setattr(check_device, "check_depthwise", lambda *_: [("a", np.inf, 1)])
+    output = tmp_path / "check.json"
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--output", str(output), "--reference", str(tmp_path)]
+    )
+    with pytest.raises(InputError, match="1 of 2 are further off: a, …"):
+        check_device.main()
+    assert f"0 outputs of the authors' in {tmp_path}" in capsys.readouterr().out
+    assert not output.exists()  # so that it is run again
+    record = json.loads((tmp_path / "check-failed.json").read_text())["checks"]
+    assert [row["error"] for row in record] == [None, 0.5]
 
 
 @pytest.mark.parametrize(("precision", "size"), [("float32", 4), ("bf16", 2)])
@@ -72,19 +117,22 @@ def test_the_benchmarks_go_on_where_they_were_cut_off(tmp_path):
     python.write_text(PYTHON.format(folder=tmp_path))
     python.chmod(0o755)
 
-    def calls():
+    def calls(**budget):
         command = [ROOT / "benchmarks/all.sh", folder.name, python]
-        done = subprocess.run(command, cwd=tmp_path, check=False)
+        (tmp_path / "calls").write_text("")
+        env = os.environ | budget
+        done = subprocess.run(command, cwd=tmp_path, env=env, check=False)
         assert done.returncode == 1  # the check fails
         made = (tmp_path / "calls").read_text().split()
-        (tmp_path / "calls").unlink()
         return [Path(call).stem for call in made]
 
     timed = [*["inference"] * 3, "training_step"]
     assert calls() == ["check_device", *timed, *timed]
     assert len(list(folder.glob("*.json"))) == 8
     (folder / "inference-8x180x320-tf32.json").unlink()
-    assert calls() == ["check_device", "inference"]
+    assert calls(BUDGET="100") == ["check_device", "inference"]
+    (folder / "inference-8x180x320-tf32.json").unlink()
+    assert calls(BUDGET="0") == []
     no_folder = subprocess.run([ROOT / "benchmarks/all.sh"], capture_output=True)
     assert no_folder.returncode != 0
     assert b"give the folder" in no_folder.stderr
