@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = tuple(FORMATS)
 # WebP is lossy unless told otherwise, JPEG at its default 75 visibly so.
 SAVE_OPTIONS = {
     "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"lossless": True},
+    "WEBP": {"lossless": True, "exact": True},  # also where alpha is 0
     "TIFF": {"compression": "tiff_lzw"},
 }
 _TIFF_BITS_PER_SAMPLE = 258

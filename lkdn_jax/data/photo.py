@@ -30,11 +30,12 @@ from lkdn_jax.data.images import (
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import atomic_write
 
-_DEEP_ERRORS = (AttributeError, OverflowError, RuntimeError)
+_DEEP_ERRORS = (ArithmeticError, AttributeError, RuntimeError)
 # PNG at its default level takes a third of the time the network takes on two cores.
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = SAVE_OPTIONS | {"PNG": {"compress_level": 1}}
 _DEEP_FORMATS = ("PNG", "TIFF")
 _ALPHA_FORMATS = ("PNG", "TIFF", "WEBP")
+_LONGEST_JPEG_EXIF = 65_533  # bytes
 _STRIP = 256  # rows
 
 
@@ -83,13 +84,7 @@ def from_pil(image: Image.Image) -> Photo:
     Raises:
         InputError: A colour mode none of these, more bits, or several frames.
     """
-    frames = getattr(image, "n_frames", 1)
-    # Phones store photographs as MPO: a JPEG followed by previews and depth maps.
-    if frames > 1 and image.format != "MPO":
-        raise InputError(
-            f"animated or of several pages ({frames}): only still images are upscaled; "
-            "split it first"
-        )
+    _check_still(image)
     if is_deep(image) and not image.mode.startswith("I;16"):
         raise InputError(
             f"more than 8 bits a channel in mode {image.mode}: Pillow does not keep "
@@ -111,9 +106,22 @@ def from_pil(image: Image.Image) -> Photo:
     return Photo(*_split_alpha(array), icc, exif, notes)
 
 
+def _check_still(image: Image.Image) -> None:
+    frames = getattr(image, "n_frames", 1)
+    # Phones store photographs as MPO: a JPEG followed by previews and depth maps.
+    if frames > 1 and image.format != "MPO":
+        raise InputError(
+            f"animated or of several pages ({frames}): only still images are upscaled; "
+            "split it first"
+        )
+
+
 def _to_array(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
-        return np.array(image, np.uint16)
+        grey, clear = np.array(image, np.uint16), image.info.get("transparency")
+        if clear is None:
+            return grey
+        return np.stack([grey, np.uint16(65_535) * (grey != clear)], -1)
     mode = {"1": "L", "La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)
     if mode not in ("L", "LA", "RGB", "RGBA"):
         mode = "RGB"
@@ -210,6 +218,9 @@ def write_photo(path: str | os.PathLike[str], photo: Photo) -> tuple[str, ...]:
         notes += (f"{file_format} has 8 bits: the 16 were rounded",)
     if file_format == "BMP" and (photo.icc or photo.exif):
         notes += ("BMP has no profile and no EXIF: they were dropped",)
+    if file_format == "JPEG" and len(photo.exif or b"") > _LONGEST_JPEG_EXIF:
+        photo = dataclasses.replace(photo, exif=None)
+        notes += ("JPEG holds 64 KB of EXIF, and this is more: it was dropped",)
     array = _joined(photo)
     check_size(path, file_format, *array.shape[:2])
     with atomic_write(path) as file:
@@ -291,6 +302,7 @@ def _decode(content: bytes) -> Photo:
         with Image.open(io.BytesIO(content), formats=READ_FORMATS) as image:
             if not is_deep(image):
                 return from_pil(image)
+            _check_still(image)
             kind, icc = image.format or "", image.info.get("icc_profile")
             orientation, exif, notes = read_exif(image)
     except Image.UnidentifiedImageError:

@@ -1,12 +1,13 @@
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image, ImageCms, ImageOps
 
-from lkdn_jax.data.photo import Photo, read_photo, write_photo
+from lkdn_jax.data.photo import Photo, from_pil, read_photo, write_photo
 from lkdn_jax.errors import InputError
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -261,3 +262,56 @@ def test_fills_what_is_transparent_with_the_nearest_colour():
     filled = Photo(colours, alpha).opaque().pixels
     np.testing.assert_array_equal(filled[:, :10], colours[:, :10])
     np.testing.assert_array_equal(filled[:, 10:], colours[:, 9:10].repeat(10, 1))
+
+
+def test_webp_keeps_colours_that_are_not_seen(tmp_path):
+    colours, alpha = pixels(3), np.full((H, W), 255, np.uint8)
+    alpha[:, 5:] = 0
+    write_photo(tmp_path / "a.webp", Photo(colours, alpha))
+    back = read_photo(tmp_path / "a.webp")
+    np.testing.assert_array_equal(back.pixels, colours)
+    np.testing.assert_array_equal(back.alpha, alpha)
+
+
+def test_deep_animations_are_refused(tmp_path):
+    path = tmp_path / "a.png"
+    write_photo(path, Photo(pixels(3, dtype=np.uint16)))
+    chunk = b"acTL" + struct.pack(">II", 2, 0)
+    chunk = struct.pack(">I", 8) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    content = path.read_bytes()
+    path.write_bytes(
+        content[:33] + chunk + content[33:]
+    )  # after the header; the picture itself is no frame
+    with pytest.raises(InputError, match=r"a\.png: animated .*\(3\): only still"):
+        read_photo(path)
+
+
+def test_a_deep_reader_that_divides_by_zero_is_damage(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    write_photo(path, Photo(pixels(3, dtype=np.uint16)))
+
+    def fail(*_):
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr("lkdn_jax.data.photo.read_deep", fail)
+    with pytest.raises(InputError, match=r"a\.tif cannot be read \(division by zero\)"):
+        read_photo(path)
+
+
+@pytest.mark.parametrize(("length", "kept"), [(60_000, True), (70_000, False)])
+def test_exif_too_long_for_jpeg_is_dropped_and_said(tmp_path, length, kept):
+    exif = Image.Exif()
+    exif[0x010E] = "x" * length
+    notes = write_photo(tmp_path / "a.jpg", Photo(pixels(3), exif=exif.tobytes()))
+    assert any("64 KB of EXIF" in note for note in notes) is not kept
+    assert (read_photo(tmp_path / "a.jpg").exif is not None) is kept
+
+
+def test_a_transparent_value_of_deep_grey_is_alpha():
+    grey = pixels(dtype=np.uint16)
+    image = Image.fromarray(grey)
+    image.info["transparency"] = int(grey[3, 4])
+    photo = from_pil(image)
+    np.testing.assert_array_equal(photo.pixels[..., 0], grey)
+    assert photo.alpha.dtype == np.uint16
+    np.testing.assert_array_equal(photo.alpha, (grey != grey[3, 4]) * 65_535)
