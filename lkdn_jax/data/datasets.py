@@ -1,10 +1,12 @@
 """Open a source of training data, decoding it the first time."""
 
+import hashlib
 import io
 import itertools
 import os
 import re
 import shlex
+import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +24,12 @@ from lkdn_jax.data.images import IMAGE_SUFFIXES
 from lkdn_jax.data.photographs import photograph_tiles
 from lkdn_jax.data.tiles import Tiles, check_tile, cut_tiles, load_tiles, write_tiles
 from lkdn_jax.errors import InputError
+from lkdn_jax.files import atomic_write
 from lkdn_jax.progress import Progress, ignore
 
 PHOTOGRAPHS = "photographs"
 _TFDS = "tfds:"
+_DECODED = "decoded_t"
 _DOWNLOAD_ERRORS = (
     OSError,
     ValueError,
@@ -49,8 +53,8 @@ def open_tiles(
 ) -> Tiles:
     """Open a source of training data.
 
-    The first time, a dataset is decoded into a folder `decoded_t{tile}` inside it;
-    from then on that is mapped into memory.
+    The first time, and when it has changed, a dataset is decoded into a folder
+    `decoded_t{tile}` inside it; from then on that is mapped into memory.
 
     Args:
         source: `photographs`, those embedded in scikit-image; `tfds:div2k`, or a
@@ -185,14 +189,46 @@ def _decode_all(
 
 def _decoded(builder: Any, scale: int, tile: int, progress: Progress) -> Tiles:
     folder = Path(builder.data_dir)
-    target = folder / f"decoded_t{tile}"
-    if not target.is_dir():
-        with partial_folder(target) as partial:
-            if not target.is_dir():
-                skip: Any = tfds.decode.SkipDecoding()
-                data = builder.as_data_source(
-                    split="train", decoders={"lr": skip, "hr": skip}
-                )
-                write_tiles(partial, _decode_all(data, folder, scale, tile, progress))
-                publish(partial, target)
+    target, source = folder / f"{_DECODED}{tile}", _fingerprint(folder)
+    if tiles := _load_decoded(target, source):
+        return tiles
+    with partial_folder(target) as partial:
+        # Looked for under the lock: another process may just have finished it.
+        if tiles := _load_decoded(target, source):
+            return tiles
+        skip: Any = tfds.decode.SkipDecoding()
+        data = builder.as_data_source(split="train", decoders={"lr": skip, "hr": skip})
+        write_tiles(partial, _decode_all(data, folder, scale, tile, progress))
+        shutil.rmtree(target, ignore_errors=True)  # of a dataset that was here before
+        with atomic_write(_source_file(target)) as file:
+            file.write(source.encode())
+        publish(partial, target)
     return load_tiles(target)
+
+
+def _load_decoded(target: Path, source: str) -> Tiles | None:
+    """Return what was decoded, if it is whole and of this source."""
+    try:
+        if _source_file(target).read_text() == source:
+            return load_tiles(target)
+    except (OSError, ValueError, EOFError):
+        pass
+    return None
+
+
+def _source_file(target: Path) -> Path:
+    return target.with_name(f"{target.name}.source")
+
+
+def _fingerprint(folder: Path) -> str:
+    """Return what tells a dataset from another: descriptions, and sizes of records."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file()]
+    parts = [
+        (
+            file.name,
+            file.read_bytes() if file.suffix == ".json" else file.stat().st_size,
+        )
+        for file in files
+        if not file.name.startswith((".", _DECODED))
+    ]
+    return hashlib.sha256(repr(parts).encode(errors="surrogateescape")).hexdigest()

@@ -1,3 +1,4 @@
+import shutil
 import threading
 import zipfile
 
@@ -55,6 +56,37 @@ def test_a_prepared_dataset_is_decoded_once(prepared):
     np.testing.assert_array_equal(again.hr, tiles.hr)
     assert {p.name for p in (folder / "decoded_t48").iterdir()} == {"lr.npy", "hr.npy"}
     assert not (folder / "decoded_t48.partial").exists()
+
+
+def test_what_was_decoded_of_another_dataset_is_not_taken(tmp_path):
+    images = {}
+    for name in ("a", "b"):
+        images[name] = photographs(tmp_path / name, 2 if name == "a" else 3, 48, 48)
+        prepare([tmp_path / name], tmp_path / f"{name}_x4", Options(4, 48), workers=1)
+    folder, other = tmp_path / "a_x4", tmp_path / "b_x4"
+    np.testing.assert_array_equal(open_tiles(str(folder), 4, 48).hr, images["a"])
+    for file in folder.iterdir():
+        if file.is_file():
+            file.unlink()
+    for file in other.iterdir():
+        shutil.copy(file, folder)
+    np.testing.assert_array_equal(open_tiles(str(folder), 4, 48).hr, images["b"])
+    # A copy takes along what was decoded.
+    seen = []
+    shutil.copytree(folder, tmp_path / "copy")
+    copied = open_tiles(str(tmp_path / "copy"), 4, 48, lambda *step: seen.append(step))
+    np.testing.assert_array_equal(copied.hr, images["b"])
+    assert not seen
+
+
+@pytest.mark.parametrize("length", [0, 50, 5000])
+def test_what_was_decoded_and_is_damaged_is_decoded_again(tmp_path, length):
+    images = photographs(tmp_path / "raw", 2, 48, 48)
+    prepare([tmp_path / "raw"], tmp_path / "x4", Options(4, 48), workers=1)
+    open_tiles(str(tmp_path / "x4"), 4, 48)
+    hr = tmp_path / "x4" / "decoded_t48" / "hr.npy"
+    hr.write_bytes(hr.read_bytes()[:length])
+    np.testing.assert_array_equal(open_tiles(str(tmp_path / "x4"), 4, 48).hr, images)
 
 
 def test_smaller_tiles_are_cut_from_larger_ones(prepared):
