@@ -153,7 +153,8 @@ def _lost_interrupts_again() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook = previous
+        if sys.unraisablehook is hook:  # another may stand before it, to the end
+            sys.unraisablehook = previous
 
 
 def _end_at_once(status: int) -> None:

@@ -40,7 +40,8 @@ def _check_metrics(folder: Path) -> None:
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise InputError(
                 f"{path}: damaged; move {path.parent} away, and the checkpoint counts "
-                "as one that was not validated"
+                "as one that was not validated; if more of it is damaged, move all of "
+                f"{path.parents[1]}"
             ) from error
 
 

@@ -4,6 +4,7 @@ import ast
 import difflib
 import re
 import runpy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ def _section(config: Config, field: str) -> tuple[Config, str]:
 
 
 def _run(path: Path) -> Config:
+    beside = str(path.absolute().parent)  # where its own imports may be
+    sys.path.append(beside)
     try:
         namespace = runpy.run_path(str(path))
         config = namespace["get_config"]() if "get_config" in namespace else None
@@ -76,6 +79,8 @@ def _run(path: Path) -> Config:
             f"{path}: {type(error).__name__}: {reason}; a config is Python like "
             "configs/x4.py"
         ) from error
+    finally:
+        sys.path.remove(beside)
     if not isinstance(config, ConfigDict):
         raise InputError(
             f"{path}: no get_config() that returns a ConfigDict; see configs/default.py"

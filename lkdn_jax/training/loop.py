@@ -39,8 +39,15 @@ from lkdn_jax.training.sharding import make_mesh, replicate, replicated_shapes
 from lkdn_jax.training.state import create_state
 from lkdn_jax.training.step import make_train_step, make_train_steps
 from lkdn_jax.training.validation import Validation
-from lkdn_jax.training.workdir import check_workdir, hold, write_config
+from lkdn_jax.training.workdir import (
+    check_no_results,
+    check_workdir,
+    hold,
+    write_config,
+)
 from lkdn_jax.training.writer import MetricsWriter
+
+_AVERAGES = 3  # time constants of the average after which its beginning is forgotten
 
 
 def train_and_evaluate(config: Config, workdir: Path, log: Log = print) -> bool:
@@ -87,9 +94,15 @@ def _train_and_evaluate(
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.checkpoint.keep)
     try:
         shapes = create_state.eval_shape(expected_params(model), tx)
+        if config.steps * (1 - config.ema_decay) < _AVERAGES:
+            log(
+                f"note: {config.steps} steps are few for ema_decay {config.ema_decay}: "
+                "the average, which validation and export use, is mostly the beginning"
+            )
         with _advice(config):
             state = checkpoints.restore(replicated_shapes(mesh, shapes))
             if state is None:
+                check_no_results(workdir)
                 state = create_state(initial_params(model, config), tx)
                 state = replicate(mesh, state)
             else:

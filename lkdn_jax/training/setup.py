@@ -19,7 +19,11 @@ from lkdn_jax.training.feed import Feed, device_feed, host_feed
 from lkdn_jax.training.processes import on_first_process
 from lkdn_jax.training.run import Plan
 from lkdn_jax.weights.files import load
-from lkdn_jax.weights.published import check_params, deduce_architecture
+from lkdn_jax.weights.published import (
+    check_finite,
+    check_params,
+    deduce_architecture,
+)
 
 _DTYPES = ("float32", "bfloat16")
 _DEVICE_SHARE = 0.4  # of a device's memory, for the tiles, when the cache is "auto"
@@ -99,11 +103,13 @@ def initial_params(model: LKDN, config: Config) -> Any:
         The parameter tree, float32.
 
     Raises:
-        InputError: A file that cannot be read, or is of another network.
+        InputError: A file that cannot be read, is of another network, or holds
+            parameters that are not finite.
     """
     if not config.init_from:
         return draw_params(model, config.seed)
     saved, params = load(config.init_from)
+    check_finite(params, f"init_from {config.init_from}: ")
     if saved.scale != model.scale:
         raise InputError(
             f"init_from {config.init_from} is for scale {saved.scale}, the config for "

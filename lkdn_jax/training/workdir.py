@@ -62,6 +62,23 @@ def check_workdir(config: Config, workdir: Path) -> list[str]:
     return lines
 
 
+def check_no_results(workdir: Path) -> None:
+    """Check that a run that begins would not write over the results of another.
+
+    Args:
+        workdir: The folder, which has no checkpoint.
+
+    Raises:
+        InputError: It has a network.
+    """
+    path = workdir / "model.msgpack"
+    if path.exists():
+        raise InputError(
+            f"{path} is the end of a run, of which no checkpoint is there to go on "
+            "from: choose another --workdir, or move it away"
+        )
+
+
 @contextlib.contextmanager
 def hold(workdir: Path) -> Iterator[None]:
     """Keep others from training in a folder; ends with the process at the latest.

@@ -1,8 +1,10 @@
+import sys
+
 import jax
 import optax
 import pytest
 
-from lkdn_jax import LKDN, InputError
+from lkdn_jax import LKDN, InputError, save
 from lkdn_jax.cli import ArgumentParser
 from lkdn_jax.models.lkdn import expected_params
 from lkdn_jax.training.config import load_config
@@ -169,6 +171,20 @@ def test_all_our_configs_have_the_fields_of_the_default(configs, name):
     assert load_config(path, default=configs / "default.py") == load_config(path)
 
 
+def test_configs_share_code_with_those_beside_them(tmp_path):
+    (tmp_path / "shared_base_of_a_test.py").write_text(
+        "from configs import default\n"
+        "def get_config():\n"
+        "    c = default.get_config()\n"
+        "    c.steps = 77\n"
+        "    return c\n"
+    )
+    (tmp_path / "mine.py").write_text("from shared_base_of_a_test import get_config")
+    path = list(sys.path)
+    assert load_config(tmp_path / "mine.py").steps == 77
+    assert sys.path == path
+
+
 def test_what_may_be_none_may_become_none_again(configs, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from configs import default\n"
@@ -286,3 +302,14 @@ def test_refuses_data_that_is_not_there(configs, tmp_path):
     config = load_config(configs / "x4.py", overrides)
     with pytest.raises(InputError, match="none"):
         create_feed(config, None, lambda *_: None)
+
+
+def test_starting_parameters_are_finite(configs, tmp_path, init):
+    model = LKDN(scale=4)
+    params = jax.tree.map(lambda leaf: leaf * float("nan"), init(model)["params"])
+    save(tmp_path / "nan.msgpack", model, params)
+    words = [f"--init_from={tmp_path / 'nan.msgpack'}"]
+    with pytest.raises(
+        InputError, match=r"nan\.msgpack: parameters that are not finite"
+    ):
+        initial_params(model, load_config(configs / "x4.py", words))

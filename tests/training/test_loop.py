@@ -114,6 +114,15 @@ def test_what_is_cheap_to_check_comes_first(tmp_path):
             train_and_evaluate(load_config(TINY, [override, missing]), tmp_path / "r")
 
 
+@pytest.mark.parametrize(("decay", "few"), [(0.9, True), (0.7, False)])
+def test_says_that_an_average_is_mostly_the_beginning(tmp_path, decay, few):
+    words = [f"--ema_decay={decay}", "--steps=12", "--data.sources=none"]
+    lines, config = [], load_config(TINY, words)
+    with pytest.raises(InputError, match="none does not exist"):
+        train_and_evaluate(config, tmp_path / "run", lines.append)
+    assert any("12 steps are few for ema_decay" in line for line in lines) is few
+
+
 def test_validation_images_are_looked_at_first(tmp_path):
     (tmp_path / "empty.png").touch()
     lines, config = [], load_config(TINY, [f"--validation.folders={tmp_path}"])

@@ -237,3 +237,19 @@ def test_refuses_a_workdir_of_another_network(refuse, whole, tmp_path):
     error = refuse(workdir, "--model.features=6")
     assert "model.features is 4, not 6" in error
     assert model_bytes(workdir) == model_bytes(whole)
+
+
+def test_refuses_to_write_over_results_that_have_no_checkpoint(refuse, whole, tmp_path):
+    workdir = shutil.copytree(whole, tmp_path / "kept")
+    shutil.rmtree(workdir / "checkpoints")
+    error = refuse(workdir, "--steps=4")
+    assert f"{workdir / 'model.msgpack'} is the end of a run, of which no" in error
+    for name in ("model.msgpack", "metrics.jsonl", "report.json"):
+        assert (workdir / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_damaged_checkpoint_is_one_line(refuse, whole, tmp_path):
+    workdir = shutil.copytree(whole, tmp_path / "damaged")
+    next((workdir / "checkpoints" / "12" / "default" / "d").iterdir()).write_bytes(b"")
+    error = refuse(workdir, "--steps=16")
+    assert "checkpoint 12 is damaged, or of another network" in error
