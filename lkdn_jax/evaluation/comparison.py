@@ -32,7 +32,7 @@ class Entry:
     @property
     def name(self) -> str:
         """What to call it: its name in the report, without the file's suffix."""
-        return str(PurePath(self.report["name"]).with_suffix(""))
+        return _without_suffix(self.report["name"])
 
 
 def compare_files(
@@ -77,8 +77,7 @@ def compare_files(
         if pictures:
             options = replace(options, observe=gallery.add)
         if folder is not None and len(weights) > 1:
-            stem = PurePath(name).with_suffix("")
-            options = replace(options, save_images=Path(folder) / stem)
+            options = replace(options, save_images=Path(folder) / _without_suffix(name))
         report = evaluate_network(
             file,
             model,
@@ -97,13 +96,16 @@ def compare_files(
     return entries
 
 
+def _without_suffix(name: str) -> str:
+    return os.path.splitext(name)[0]  # noqa: PTH122  of an empty name, too
+
+
 def _names(files: Sequence[str]) -> list[str]:
     """Name each file by as much of its path's end as tells it from the others."""
     paths = [PurePath(os.path.abspath(file)).parts[1:] for file in files]  # noqa: PTH100
     for length in range(1, max(map(len, paths), default=0) + 2):
         names = ["/".join(path[-length:]) for path in paths]
-        stems = {os.path.splitext(name)[0] for name in names}  # noqa: PTH122
-        if len(stems) == len(names):
+        if len({_without_suffix(name) for name in names}) == len(names):
             return names
     raise InputError(
         f"--weights {', '.join(files)}: one is given twice, or two differ in their "

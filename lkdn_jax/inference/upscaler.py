@@ -94,9 +94,10 @@ class Upscaler:
         if isinstance(weights, tuple):
             model, params = weights
             check_params(params, expected_params(model))
+            check_finite(params)
         else:
             model, params = load(weights)
-        check_finite(params, "" if isinstance(weights, tuple) else f"{weights}: ")
+            check_finite(params, f"{weights}: ")
         devices = list(jax.local_devices() if devices is None else devices)
         _check_options(tile, context, dtype, devices)
         self.scale, self.tile = model.scale, tile
