@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from lkdn_jax.data.images import DECODE_ERRORS, FORMATS, READ_FORMATS, check_size
-from lkdn_jax.data.photo import Photo, read_photo, write_photo
+from lkdn_jax.data.photo import Photo
+from lkdn_jax.data.photo_files import read_photo, write_photo
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
 from lkdn_jax.inference.jobs import Job, find_jobs, is_done, passed_over

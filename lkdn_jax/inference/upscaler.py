@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 from flax.typing import Dtype
 
-from lkdn_jax.data.photo import Photo, from_pil, to_pil
+from lkdn_jax.data.photo import Photo, from_pil, split_alpha, to_pil
 from lkdn_jax.errors import InputError
 from lkdn_jax.inference.flips import FLIPS, flip, unflip
 from lkdn_jax.inference.program import Program, quantize
@@ -155,12 +155,7 @@ class Upscaler:
                 "[0, 1], or uint8 for values up to 255"
             )
         pixels = image.reshape(*image.shape[:2], channels)
-        if channels in (2, 4):
-            photo = self.photo(Photo(pixels[..., :-1], pixels[..., -1]))
-            assert photo.alpha is not None  # noqa: S101
-            out = np.concatenate([photo.pixels, photo.alpha[..., None]], axis=-1)
-        else:
-            out = self.photo(Photo(pixels)).pixels
+        out = self.photo(Photo(*split_alpha(pixels))).joined()
         return out.reshape(*out.shape[:2], *image.shape[2:])
 
     def photo(self, photo: Photo, tile_done: Callable[[], None] = ignore) -> Photo:

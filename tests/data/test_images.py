@@ -15,7 +15,8 @@ from lkdn_jax.data.images import (
     to_uint8,
     write_image,
 )
-from lkdn_jax.data.photo import Photo, write_photo
+from lkdn_jax.data.photo import Photo
+from lkdn_jax.data.photo_files import write_photo
 from lkdn_jax.errors import InputError
 
 LOSSLESS = (".png", ".PNG", ".webp", ".tif", ".tiff", ".bmp")

@@ -12,7 +12,8 @@ from PIL import Image
 
 from lkdn_jax import LKDN, InputError, Upscaler
 from lkdn_jax.data.images import write_image
-from lkdn_jax.data.photo import Photo, read_photo, write_photo
+from lkdn_jax.data.photo import Photo
+from lkdn_jax.data.photo_files import read_photo, write_photo
 from lkdn_jax.inference.folder import (
     fit_into,
     times,
