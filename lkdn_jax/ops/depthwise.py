@@ -66,6 +66,12 @@ def depthwise_conv(
             raise ValueError(f"{value!r}: use one of {', '.join(get_args(known))}")
     if dilation < 1:
         raise ValueError(f"dilation {dilation}: use 1 or more")
+    extent = dilation * (k - 1) + 1
+    if padding == "VALID" and min(x.shape[1:3]) < extent:
+        raise ValueError(
+            f"x of shape {x.shape}: without padding a map of {extent}×{extent} pixels "
+            "is the least that the taps fit in"
+        )
     if bias is None:
         bias = jnp.zeros(channels, x.dtype)
     pad = dilation * (k // 2) if padding == "SAME" else 0

@@ -216,3 +216,13 @@ def test_refuses_other_arguments():
     for dilation in (0, -1):
         with pytest.raises(ValueError, match=f"dilation {dilation}: use 1 or more"):
             depthwise_conv(x, kernel, dilation=dilation)
+
+
+def test_without_padding_the_taps_must_fit():
+    kernel = jnp.ones((3, 3, 1, 2))
+    fits = depthwise_conv(jnp.ones((1, 5, 6, 2)), kernel, dilation=2, padding="VALID")
+    assert fits.shape == (1, 1, 2, 2)
+    assert (fits == 9).all()
+    for shape in [(1, 4, 6, 2), (1, 5, 4, 2)]:
+        with pytest.raises(ValueError, match="map of 5×5 pixels is the least"):
+            depthwise_conv(jnp.ones(shape), kernel, dilation=2, padding="VALID")
