@@ -92,7 +92,7 @@ def _check_fields(path: Path, config: Config, default: Config) -> None:
     fields, known = _fields(config), _fields(default)
     for field in fields:
         if field not in known:
-            near = difflib.get_close_matches(field, known, 1, 0.0)[0]
+            near = _nearest(field, known)
             raise InputError(f"{path}: {field} is no field; did you mean {near}?")
     if missing := [field for field in known if field not in fields]:
         raise InputError(
@@ -122,7 +122,7 @@ def _pairs(
             raise InputError(f"{word!r}: overrides are written --field=value")
         field, equals, text = word[2:].partition("=")
         if field not in fields:
-            near = difflib.get_close_matches(field, [*fields, *options], 1, 0.0)[0]
+            near = _nearest(field, [*fields, *options])
             raise InputError(f"--{field}: no such field; did you mean --{near}?")
         if not equals:
             if not rest or rest[0].startswith("--"):
@@ -130,6 +130,20 @@ def _pairs(
             text = rest.pop(0)
         pairs.append((field, text))
     return pairs
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    # Of the same section if there is one; `lr` is near `learning_rate`, too.
+    section, _, last = name.rpartition(".")
+
+    def likeness(field: str) -> float:
+        end = field.rpartition(".")[2]
+        initials = "".join(word[:1] for word in end.split("_"))
+        pairs = ((name, field), (last, end), (last, initials))
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    inside = [field for field in known if section and field.startswith(f"{section}.")]
+    return max(inside or known, key=likeness)
 
 
 def _fields(config: Config, prefix: str = "") -> list[str]:

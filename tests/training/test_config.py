@@ -101,6 +101,9 @@ def test_every_field_can_be_set(configs):
     [
         (["--optimzer.learning_rate=1"], "did you mean --optimizer.learning_rate?"),
         (["--stps=1"], "did you mean --steps?"),
+        (["--optimizer.lr=1"], "did you mean --optimizer.learning_rate?"),
+        (["--lr=1"], "did you mean --optimizer.learning_rate?"),
+        (["--data.batch=1"], "did you mean --data.batch_size?"),
         (["--model=1"], "--model: no such field"),
         (["--steps=many"], "--steps=many: not a value of type int"),
         (["--steps=1.5"], "not a value of type int"),
