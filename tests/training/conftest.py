@@ -15,6 +15,12 @@ TINY = Path(__file__).with_name("tiny_config.py")
 
 
 @pytest.fixture(scope="session")
+def configs() -> Path:
+    """Return the folder of the recipes."""
+    return ROOT / "configs"
+
+
+@pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """Return an environment in which a program is compiled once, not once a process."""
     return os.environ | {

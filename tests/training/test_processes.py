@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from lkdn_jax import InputError
+from lkdn_jax.training.processes import join_processes
+
 ROOT = Path(__file__).parents[2]
 
 TOGETHER = """
@@ -104,3 +107,16 @@ def test_one_that_stays_alone_says_so(coordinator, index, ends_by):
         assert process.returncode == 1
         assert error.startswith("error: not all processes came within 3 s: start as ")
         assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        (("foo", 2, 0), "--coordinator foo: give host:port"),
+        (("foo:1", 0, 0), "--process_id 0: must be at least 0 and below"),
+        (("foo:1", 2, -1), "--process_id -1: must be at least 0 and below"),
+    ],
+)
+def test_refuses_a_cluster_that_cannot_be(cluster, message):
+    with pytest.raises(InputError, match=message):
+        join_processes(*cluster)

@@ -1,0 +1,110 @@
+import jax
+import optax
+import pytest
+
+from lkdn_jax import LKDN, InputError, save
+from lkdn_jax.models.lkdn import expected_params
+from lkdn_jax.training.config import load_config
+from lkdn_jax.training.setup import (
+    check_config,
+    create_feed,
+    create_model,
+    create_tx,
+    initial_params,
+)
+
+RECIPES = {
+    # Scale, features, blocks, HR patch, batch, loss, optimizer, rate, steps (paper).
+    "x2": (2, 56, 8, 96, 64, "l1", "adan", 5e-3, 1_000_000),
+    "x3": (3, 56, 8, 144, 64, "l1", "adan", 5e-3, 1_000_000),
+    "x4": (4, 56, 8, 192, 64, "l1", "adan", 5e-3, 1_000_000),
+    "s_x4": (4, 42, 5, 256, 128, "l1", "adam", 1e-3, 950_000),
+    "s_x4_finetune": (4, 42, 5, 480, 64, "l2", "adam", 2e-5, 100_000),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_the_papers(configs, name):
+    config = load_config(configs / f"{name}.py")
+    assert (
+        config.model.scale,
+        config.model.features,
+        config.model.num_blocks,
+        config.data.hr_patch,
+        config.data.batch_size,
+        config.loss,
+        config.optimizer.name,
+        config.optimizer.learning_rate,
+        config.steps,
+    ) == RECIPES[name]
+    check_config(config)
+    assert config.ema_decay == 0.999
+    assert config.schedule.name == "constant"
+    published = {"x2": 303_812, "x3": 311_387, "x4": 321_992}
+    model = create_model(config.model)
+    shapes = expected_params(model)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert parameters == published.get(name, 172_449)
+    create_tx(config.optimizer, optax.constant_schedule(1e-3))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--data.hr_patch=190", "data.hr_patch 190 must be a multiple of the scale 4"),
+        ("--data.hr_patch=1000", "at most data.tile 480"),
+        ("--data.cache=disk", "data.cache 'disk' must be one of auto"),
+        ("--data.weights=1,2", "one number for each of"),
+        ("--loss=l3", "loss 'l3' must be one of"),
+        ("--log_every=0", "log_every 0 must be at least 1"),
+        ("--optimizer.accumulate=0", "optimizer.accumulate 0 must be at least 1"),
+        ("--data.steps_per_dispatch=0", "data.steps_per_dispatch 0 must be"),
+        ("--data.steps_per_dispatch=3", "must be a multiple of"),
+        ("--checkpoint.keep=0", "checkpoint.keep 0 must be at least 1"),
+        ("--model.scale=0", "scale 0: must be at least 1"),
+        ("--model.dtype=float33", "model.dtype 'float33' must be one of"),
+        ("--model.upsampler=x", "unknown 'x'"),
+        ("--data.sources=", "must be names, at least one"),
+        ("--data.sources=2024", "must be names, at least one"),
+        ("--validation.folders=2024", "(2024,) must be names; a folder 2023 is"),
+        ("--optimizer.accumulate=7", "try 63"),
+        ("--data.weights=a", "none below 0, not all 0"),
+        ("--data.weights=-1", "none below 0, not all 0"),
+        ("--data.weights=0", "none below 0, not all 0"),
+        ("--data.workers=-1", "data.workers -1 must be at least 0"),
+        (f"--seed={2**32}", "seed 4294967296 must be at least 0 and below 2³²"),
+        ("--seed=-1", "seed -1 must be at least 0"),
+        ("--ema_decay=1", "ema_decay 1.0 must be at least 0 and below 1"),
+    ],
+)
+def test_refuses_fields_that_do_not_fit(configs, override, message):
+    with pytest.raises(InputError) as error:
+        check_config(load_config(configs / "x4.py", [override]))
+    assert message in str(error.value)
+
+
+def test_says_which_network_the_weights_are_of(configs, save_weights):
+    path = save_weights(LKDN(features=4, num_blocks=1))
+    words = [f"--init_from={path}", "--model.features=4", "--model.num_blocks=2"]
+    config = load_config(configs / "x4.py", [*words, "--model.shallow_block=RBSB"])
+    known = r"\(num_blocks 1, not 2, shallow_block BSB, not RBSB\)"
+    with pytest.raises(InputError, match=rf"than the config's {known}; give weights"):
+        initial_params(create_model(config.model), config)
+
+
+def test_refuses_data_that_is_not_there(configs, tmp_path):
+    overrides = [f"--data.sources={tmp_path / 'none'}"]
+    config = load_config(configs / "x4.py", overrides)
+    with pytest.raises(InputError, match="none"):
+        create_feed(config, None, lambda *_: None)
+
+
+def test_starting_parameters_are_finite(configs, tmp_path, init):
+    model = LKDN(scale=4)
+    params = jax.tree.map(lambda leaf: leaf * float("nan"), init(model)["params"])
+    save(tmp_path / "nan.msgpack", model, params)
+    words = [f"--init_from={tmp_path / 'nan.msgpack'}"]
+    with pytest.raises(
+        InputError, match=r"nan\.msgpack: parameters that are not finite"
+    ):
+        initial_params(model, load_config(configs / "x4.py", words))

@@ -1,0 +1,28 @@
+import pytest
+
+from lkdn_jax import InputError
+from lkdn_jax.training.config import load_config
+from lkdn_jax.training.workdir import check_workdir
+
+
+@pytest.mark.parametrize("content", ['{"a":', "[]", ""])
+def test_a_damaged_note_of_the_run_before(configs, tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json is damaged: remove it"):
+        check_workdir(load_config(configs / "x4.py"), tmp_path)
+
+
+def test_a_run_keeps_its_optimizer_and_starts_once(configs, tmp_path):
+    old = load_config(configs / "x4.py")
+    (tmp_path / "config.json").write_text(old.to_json())
+    new = load_config(configs / "x4.py", ["--optimizer.name=adam"])
+    with pytest.raises(InputError, match=r"optimizer\.name is adan, not adam; choo"):
+        check_workdir(new, tmp_path)
+    new = load_config(configs / "x4.py", ["--optimizer.weight_decay=0.02"])
+    with pytest.raises(InputError, match=r"weight_decay 0\.0, and Adan's state"):
+        check_workdir(new, tmp_path)
+    new = load_config(configs / "x4.py", ["--init_from=a.pth", "--steps=7"])
+    assert check_workdir(new, tmp_path) == [
+        "steps was 1000000, is now 7",
+        "init_from was '', is now 'a.pth' (of no effect once there is a checkpoint)",
+    ]
