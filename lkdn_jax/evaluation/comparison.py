@@ -8,7 +8,7 @@ from typing import Any
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.evaluation.benchmark import evaluate_network
-from lkdn_jax.evaluation.cost import measure_cost
+from lkdn_jax.evaluation.cost import measure_costs
 from lkdn_jax.evaluation.dataset import Options, Report
 from lkdn_jax.evaluation.gallery import Gallery
 from lkdn_jax.progress import Progress
@@ -22,7 +22,7 @@ class Entry:
     Attributes:
         report: As `benchmark.evaluate_network` returns it.
         gallery: What was seen.
-        cost: As `cost.measure_cost` returns it.
+        cost: As `cost.measure_costs` returns it.
     """
 
     report: Report
@@ -71,11 +71,11 @@ def compare_files(
             f"--weights for scales {', '.join(map(str, sorted(scales)))}: only "
             "networks of one scale are compared; run once a scale"
         )
-    entries, folder = [], options.save_images
+    reports, galleries, folder = [], [], options.save_images
     for file, name, (model, params) in zip(weights, names, networks, strict=True):
-        gallery = Gallery(model.scale)
+        galleries.append(Gallery(model.scale))
         if pictures:
-            options = replace(options, observe=gallery.add)
+            options = replace(options, observe=galleries[-1].add)
         if folder is not None and len(weights) > 1:
             options = replace(options, save_images=Path(folder) / _without_suffix(name))
         report = evaluate_network(
@@ -88,12 +88,12 @@ def compare_files(
             options=options,
             progress=progress,
         )
-        cost = {}
-        if pictures:
-            progress("timing", 0, 1)
-            cost = measure_cost(model, params)
-        entries.append(Entry(report, gallery, cost))
-    return entries
+        reports.append(report)
+    costs: list[dict[str, Any]] = [{} for _ in networks]
+    if pictures:
+        progress("timing", 0, 1)
+        costs = measure_costs(networks)
+    return list(map(Entry, reports, galleries, costs))
 
 
 def _without_suffix(name: str) -> str:

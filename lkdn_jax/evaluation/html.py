@@ -91,7 +91,9 @@ def _costs(entries: Sequence[Entry]) -> str:
         "time (quartiles)",
     )
     device = escape(str(entries[0].cost["device"]))
-    note = f"For one image of 1280×720, on {device}; median of ten runs after three."
+    turns = ", in turns" if len(entries) > 1 else ""
+    runs = f"median of ten runs after three{turns}"
+    note = f"For one image of 1280×720, on {device}; {runs}."
     return f"<section><h2>Cost</h2>{table(headings, rows)}<p>{note}</p></section>"
 
 

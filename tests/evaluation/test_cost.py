@@ -1,0 +1,36 @@
+import time
+
+import jax
+
+from lkdn_jax import LKDN
+from lkdn_jax.evaluation.cost import measure_costs, time_in_turns
+
+
+def test_networks_are_counted_as_they_are(init):
+    small, large = (LKDN(features=n, num_blocks=1) for n in (4, 8))
+    networks = [(model, init(model)["params"]) for model in (small, large, small)]
+    costs = measure_costs(networks)
+    for cost, (_, params) in zip(costs, networks, strict=True):
+        assert cost["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
+        low, high = cost["quartiles"]
+        assert 0 < low <= cost["seconds"] <= high
+        # An image and an output of float32, at least.
+        assert cost["peak_memory"] > 1280 * 720 * 3 * 4 * (1 + 1 / 16)
+    counts = [(cost["multiply_adds"], cost["activations"]) for cost in costs]
+    assert counts[0] == counts[2] < counts[1]
+
+
+def test_functions_are_timed_in_turns():
+    order = []
+
+    def short():
+        order.append("short")
+
+    def long():
+        order.append("long")
+        time.sleep(0.01)
+
+    seconds = time_in_turns([short, long])
+    assert order == ["short", "long"] * 13
+    assert seconds.shape == (10, 2)
+    assert (seconds[:, 1] >= 0.01).all()
