@@ -193,6 +193,8 @@ def _reason(error: Exception) -> str | None:
         return f"{name}{reason}; check the path, its permissions and the free space"
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
+        if package in sys.stdlib_module_names:
+            return f"Python has no {package} on this system: use Linux, macOS or WSL"
         if package not in ("", "lkdn_jax") and not importlib.util.find_spec(package):
             return (
                 f"the package {package} is not installed: activate the environment "

@@ -65,7 +65,16 @@ def test_outside_the_environment_the_scripts_say_what_to_do(
 ):
     result = run("-S", *words)  # no installed packages
     assert_one_line_error(result, "is not installed", "source .venv/bin/activate")
-    assert result.returncode == 1
+
+
+def test_where_python_has_no_locks_training_says_so(run, assert_one_line_error):
+    # filelock, which jax takes if it is there, warns where it finds no locks.
+    program = (
+        "import filelock, runpy, sys; sys.modules['fcntl'] = None; "
+        "sys.argv = sys.argv[1:]; runpy.run_path('train.py', {}, '__main__')"
+    )
+    result = run("-c", program, "train.py", "--config=configs/x4.py", "--workdir=runs")
+    assert_one_line_error(result, "Python has no fcntl on this system: use Linux")
 
 
 CLOSED = """
