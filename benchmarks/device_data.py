@@ -24,6 +24,7 @@ from lkdn_jax.data.samples import Sampling
 from lkdn_jax.models.lkdn import draw_params
 from lkdn_jax.training.config import load_config
 from lkdn_jax.training.feed import device_feed
+from lkdn_jax.training.packing import Packing
 from lkdn_jax.training.setup import create_model, create_tx, steps_per_dispatch
 from lkdn_jax.training.sharding import make_mesh, replicate, shard_batch
 from lkdn_jax.training.state import create_state
@@ -39,8 +40,13 @@ def measure(config: Any, rounds: int) -> tuple[dict[str, dict[str, Any]], int]:
     sampling = Sampling(config.seed, data.batch_size, data.hr_patch // scale)
     feed = device_feed(mesh, [photograph_tiles(scale, data.tile)], sampling)
     length = steps_per_dispatch(config)
-    step = make_train_step(model, tx, loss=config.loss)
-    state = replicate(mesh, create_state(draw_params(model), tx))
+    params = draw_params(model)
+    state, packing = create_state(params, tx), None
+    if length > 1:  # as train.py
+        packing = Packing(params)
+        state = packing.pack(state)
+    state = replicate(mesh, state)
+    step = make_train_step(model, tx, loss=config.loss, packing=packing)
 
     rng, p = np.random.default_rng(0), data.hr_patch
     shapes = [(data.batch_size, n, n, 3) for n in (p // scale, p)]

@@ -41,6 +41,7 @@ from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN, expected_params
 from lkdn_jax.models.optimize import optimized_model
 from lkdn_jax.optim.adan import adan
+from lkdn_jax.training.packing import Packing
 from lkdn_jax.training.state import create_state
 from lkdn_jax.training.step import make_train_step
 
@@ -135,10 +136,12 @@ def inference(dtype: Any) -> Any:
 
 def training_step(dtype: Any) -> Any:
     """Compile a step of the ×4 recipe, 64 patches of 48×48."""
-    tx = adan(5e-3)
-    state = create_state.eval_shape(expected_params(LKDN()), tx)
+    tx, params = adan(5e-3), expected_params(LKDN())
+    packing = Packing(params)
+    state = jax.eval_shape(packing.pack, create_state.eval_shape(params, tx))
     lr, hr = (jax.ShapeDtypeStruct((64, n, n, 3), jnp.float32) for n in (48, 192))
-    return compile_for_h200(make_train_step(LKDN(dtype=dtype), tx), state, lr, hr)
+    step = make_train_step(LKDN(dtype=dtype), tx, packing=packing)
+    return compile_for_h200(step, state, lr, hr)
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from lkdn_jax.errors import InputError  # noqa: E402
 from lkdn_jax.models.lkdn import LKDN, draw_params  # noqa: E402
 from lkdn_jax.ops.depthwise import Implementation  # noqa: E402
 from lkdn_jax.optim.adan import adan  # noqa: E402
+from lkdn_jax.training.packing import Packing  # noqa: E402
 from lkdn_jax.training.state import create_state  # noqa: E402
 from lkdn_jax.training.step import make_train_step  # noqa: E402
 from lkdn_jax.weights.published import to_published  # noqa: E402
@@ -50,13 +51,17 @@ def our_ways(
 ) -> dict[str, Step]:
     """Compile ours, by dtype and by implementation of the depthwise convolution."""
     tx, ways = adan(LEARNING_RATE), {}
+    # As train.py, which takes several steps in one program on accelerators alone.
+    packing = None if jax.default_backend() == "cpu" else Packing(params)
     batch = jax.device_put((lr, hr))
     for precision in precisions:
         dtype, products = timing.PRECISIONS[precision]
         for implementation in implementations if precision == precisions[0] else [None]:
             name = f"ours {precision} {implementation or ''}".rstrip()
-            step = make_train_step(LKDN(dtype=dtype), tx)
+            step = make_train_step(LKDN(dtype=dtype), tx, packing=packing)
             state = create_state(params, tx)
+            if packing is not None:
+                state = packing.pack(state)
             start = time.perf_counter()
             program = jax.jit(step, donate_argnums=0)
             try:

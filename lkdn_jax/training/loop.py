@@ -21,6 +21,7 @@ from lkdn_jax.progress import ignore
 from lkdn_jax.training.checkpoint import Checkpoints
 from lkdn_jax.training.config import Config
 from lkdn_jax.training.finish import finish
+from lkdn_jax.training.packing import Packing
 from lkdn_jax.training.processes import (
     lost_process,
     lost_process_advice,
@@ -114,6 +115,10 @@ def _train_and_evaluate(
             log(f"training to step {config.steps} on {devices}; compiling first")
         else:
             log(f"already at step {done} of {config.steps}: nothing to train")
+        plan = create_plan(config)
+        # Not for a single step: XLA on CPU compiles a kernel for each array that is cut
+        # from a vector.
+        packing = Packing(shapes.params) if plan.dispatch > 1 else None
         step = make_train_step(
             model,
             tx,
@@ -121,6 +126,7 @@ def _train_and_evaluate(
             ema_decay=config.ema_decay,
             accumulate=config.optimizer.accumulate,
             schedule=schedule,
+            packing=packing,
         )
         steps = jax.jit(
             make_train_steps(step, feed.load),
@@ -131,8 +137,9 @@ def _train_and_evaluate(
             write_config(config, workdir)
         writer = MetricsWriter(workdir, done) if primary else None
         try:
-            plan = create_plan(config)
-            run = Run(plan, feed, steps, validation, checkpoints, writer, log)
+            run = Run(
+                plan, feed, steps, validation, checkpoints, writer, log, packing=packing
+            )
             with _advice(config):
                 state, stopped = run.train(state)
             checkpoints.wait()

@@ -14,6 +14,7 @@ from lkdn_jax.cli import progress_bar
 from lkdn_jax.errors import InputError
 from lkdn_jax.training.checkpoint import Checkpoints
 from lkdn_jax.training.feed import Feed
+from lkdn_jax.training.packing import Packing
 from lkdn_jax.training.processes import on_first_process
 from lkdn_jax.training.signals import stop_signals
 from lkdn_jax.training.state import TrainState
@@ -71,6 +72,7 @@ class Run:
         writer: Where metrics go, on process 0 alone.
         log: Where lines for the user go.
         window: Metrics since the last row.
+        packing: That of the states that the steps take, or None.
     """
 
     plan: Plan
@@ -81,9 +83,17 @@ class Run:
     writer: MetricsWriter | None
     log: Log
     window: _Window = field(default_factory=_Window)
+    packing: Packing | None = None
 
     def train(self, state: TrainState) -> tuple[TrainState, str | None]:
         """Run the steps that are left; returns the state and the signal that came."""
+        if self.packing is None:
+            return self.run_steps(state)
+        packed, stopped = self.run_steps(self.packing.pack(state))
+        return self.packing.unpack(packed), stopped
+
+    def run_steps(self, state: Any) -> tuple[Any, str | None]:
+        """Run the steps that are left on a state as they take it."""
         plan, done = self.plan, int(state.step)
         lengths = list(dispatches(done, plan.steps, plan.dispatch))
         pending, stopped = None, None
@@ -118,7 +128,7 @@ class Run:
         self,
         samples: Iterator[Any],
         done: int,
-        state: TrainState,
+        state: Any,
         pending: tuple[int, Any] | None,
     ) -> Any:
         """Return the next batch; if there can be none, the state is saved first."""
@@ -177,9 +187,11 @@ class Run:
             f"{row['patches_per_second']:.1f} patches/s"
         )
 
-    def keep(self, done: int, state: TrainState, *, validate: bool) -> None:
+    def keep(self, done: int, state: Any, *, validate: bool) -> None:
         """Save a checkpoint, after a validation if one is due."""
         start, psnr_y, failure = time.perf_counter(), None, None
+        if self.packing is not None:
+            state = self.packing.unpack(state)
         if validate and self.plan.validated:
             try:
                 psnr_y = self.validate(done, state)

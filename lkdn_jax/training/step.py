@@ -10,6 +10,7 @@ from jax import Array, lax
 from jax.flatten_util import ravel_pytree
 
 from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.training.packing import Packing
 from lkdn_jax.training.state import TrainState
 
 Loss = Literal["l1", "l2"]
@@ -27,6 +28,7 @@ def make_train_step(
     ema_decay: float = 0.999,
     accumulate: int = 1,
     schedule: optax.Schedule | None = None,
+    packing: Packing | None = None,
 ) -> Step:
     """Make the function of one training step.
 
@@ -38,6 +40,8 @@ def make_train_step(
         accumulate: Number of equal parts of a batch to process one after another;
             the gradient is that of the whole batch.
         schedule: The learning rate by step, to be reported.
+        packing: That of the states, if they are packed. The optimizer then sees one
+            vector.
 
     Returns:
         A pure function of the state and a batch: lr [b, p, p, 3] and
@@ -47,6 +51,8 @@ def make_train_step(
     """
 
     def differences(params: Any, lr: Array, hr: Array) -> tuple[Array, Array]:
+        if packing is not None:
+            params = packing.params(params)
         sr: Any = model.apply({"params": params}, _to_float(lr))
         error = sr - _to_float(hr)
         return _LOSSES[loss](error).mean(), jnp.square(error).mean()
