@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lkdn_jax
+
 ROOT = Path(__file__).parents[1]
 # From the bottom up; `evaluation.metrics` is named because it must know no jax.
 LAYERS = [
@@ -128,3 +130,8 @@ def test_reading_images_loads_no_jax():
 def test_scripts_are_thin():
     for script in ROOT.glob("*.py"):
         assert len(script.read_text().splitlines()) <= 70, script.name
+
+
+def test_every_public_name_is_there():
+    for name in lkdn_jax.__all__:
+        assert getattr(lkdn_jax, name).__name__ == name

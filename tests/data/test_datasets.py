@@ -58,6 +58,18 @@ def test_a_prepared_dataset_is_decoded_once(prepared):
     assert not (folder / "decoded_t48.partial").exists()
 
 
+def test_shards_end_where_the_next_begins(tmp_path, monkeypatch):
+    monkeypatch.setattr("lkdn_jax.data.builders._TILES_PER_SHARD", 4)
+    images = photographs(tmp_path / "raw", 5)  # two tiles each: 4, 4 and 2
+    prepare([tmp_path / "raw"], tmp_path / "x4", Options(4, 48), workers=1)
+    tiles = open_tiles(str(tmp_path / "x4"), 4, 48)
+    assert len(list((tmp_path / "x4").glob("*.array_record*"))) == 3
+    assert tiles.hr.shape == (10, 48, 48, 3)
+    for i, image in enumerate(images):
+        np.testing.assert_array_equal(tiles.hr[2 * i], image[4:52, :48])
+        np.testing.assert_array_equal(tiles.hr[2 * i + 1], image[4:52, 36:])
+
+
 def test_what_was_decoded_of_another_dataset_is_not_taken(tmp_path):
     images = {}
     for name in ("a", "b"):
@@ -134,6 +146,7 @@ def test_the_dataset_is_one_of_tfds(prepared):
     [
         (2, 48, "has scale 4 but 2 is asked for"),
         (4, 96, "has tiles of 48 but 96 is asked for.*ask for 48, or .*--tile 96"),
+        (4, 52, "has tiles of 48 but 52 is asked for"),
         (4, 50, "tile 50 must be a positive multiple of scale 4: use 48"),
         (0, 48, "scale 0"),
     ],
@@ -236,6 +249,18 @@ def test_div2k_without_tensorflow(div2k):
         path.unlink()
     again = open_tiles("tfds:div2k/bicubic_x4", 4, 48, data_dir=str(data_dir))
     np.testing.assert_array_equal(again.hr, tiles.hr)
+
+
+def test_shards_of_div2k_hold_all_images(div2k, monkeypatch):
+    monkeypatch.setattr("lkdn_jax.data.builders._DIV2K_IMAGES_PER_SHARD", 2)
+    data_dir, images = div2k
+    tiles = open_tiles("tfds:div2k", 4, 48, data_dir=str(data_dir))
+    assert tiles.hr.shape == (6, 48, 48, 3)
+    for i, image in enumerate(images["train"]):
+        np.testing.assert_array_equal(tiles.hr[2 * i], image[4:52, :48])
+        np.testing.assert_array_equal(
+            tiles.lr[2 * i + 1], downscale(image, 4)[1:13, 9:]
+        )
 
 
 def test_div2k_images_smaller_than_a_tile(div2k):

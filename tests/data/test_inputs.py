@@ -1,6 +1,7 @@
 """Which photographs are found, and what would pair or count them wrongly."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lkdn_jax.data.inputs import find_photographs
+from lkdn_jax.data.inputs import ImageFile, Photograph, find_photographs
 from lkdn_jax.errors import InputError
 
 
@@ -58,3 +59,27 @@ def test_images_given_twice_by_another_way_are_refused(tmp_path):
     other.mkdir()
     (other / "a.png").write_bytes(png(8, 7))
     assert len(find_photographs([hr, hr], [lr, other], 4)) == 2
+
+
+def test_work_is_named_by_the_files_as_they_are_and_the_options(tmp_path):
+    hr, lr = tmp_path / "hr.png", tmp_path / "lr.png"
+    hr.write_bytes(png(8))
+    lr.write_bytes(png(4))
+    both = Photograph(ImageFile(hr), ImageFile(lr))
+    key = both.key(4, 480)
+    assert key == Photograph(ImageFile(hr), ImageFile(lr)).key(4, 480)
+    assert both.key(4, 96) != key
+    assert Photograph(ImageFile(hr), None).key(4, 480) != key
+    members = [ImageFile(hr, name) for name in ("a.png", "b.png")]  # of one zip
+    assert len({Photograph(member, None).key() for member in members}) == 2
+    for file in (lr, hr):
+        time = file.stat().st_mtime_ns
+        os.utime(file, ns=(time, time + 1_000_000_000))
+        assert both.key(4, 480) != key  # touched
+        os.utime(file, ns=(time, time))
+        assert both.key(4, 480) == key
+        file.write_bytes(file.read_bytes() + b"\0")
+        os.utime(file, ns=(time, time))
+        assert both.key(4, 480) != key  # of another size
+        file.write_bytes(file.read_bytes()[:-1])
+        os.utime(file, ns=(time, time))

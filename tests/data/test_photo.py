@@ -27,3 +27,19 @@ def test_a_transparent_value_of_deep_grey_is_alpha():
     np.testing.assert_array_equal(photo.pixels[..., 0], grey)
     assert photo.alpha.dtype == np.uint16
     np.testing.assert_array_equal(photo.alpha, (grey != grey[3, 4]) * 65_535)
+
+
+def test_what_is_a_little_visible_keeps_its_colour():
+    colours, alpha = pixels(3), np.full((H, W), 255, np.uint8)
+    alpha[:, 10:] = 1
+    np.testing.assert_array_equal(Photo(colours, alpha).opaque().pixels, colours)
+    nothing = Photo(colours, np.zeros((H, W), np.uint8))
+    np.testing.assert_array_equal(nothing.opaque().pixels, colours)
+
+
+def test_modes_that_are_multiplied_by_alpha():
+    plain = Image.fromarray(pixels(4)).convert("RGBA")
+    photo = from_pil(plain.convert("RGBa"))
+    back = np.asarray(plain.convert("RGBa").convert("RGBA"))
+    np.testing.assert_array_equal(photo.pixels, back[..., :3])
+    np.testing.assert_array_equal(photo.alpha, back[..., 3])

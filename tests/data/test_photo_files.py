@@ -201,3 +201,82 @@ def test_a_deep_reader_that_divides_by_zero_is_damage(tmp_path, monkeypatch):
     monkeypatch.setattr("lkdn_jax.data.photo_files.read_deep", fail)
     with pytest.raises(InputError, match=r"a\.tif cannot be read \(division by zero\)"):
         read_photo(path)
+
+
+def test_cmyk_is_turned_into_srgb_by_its_profile(tmp_path, monkeypatch):
+    converted = Image.fromarray(pixels(3))
+    asked = []
+
+    def convert(image, source, _target, **options):
+        asked.append((image.mode, source.profile.profile_description, options))
+        return converted
+
+    # No profile of a press is free to ship; the one of RGB stands for it.
+    monkeypatch.setattr(ImageCms, "profileToProfile", convert)
+    image = Image.fromarray(pixels(3)).convert("CMYK")
+    image.save(tmp_path / "a.jpg", icc_profile=ICC)
+    photo = read_photo(tmp_path / "a.jpg")
+    assert [mode for mode, *_ in asked] == ["CMYK"]
+    assert asked[0][2] == {"outputMode": "RGB"}
+    np.testing.assert_array_equal(photo.pixels, pixels(3))
+    assert photo.icc is None  # it is of other colours
+
+
+def test_a_deep_tiff_stored_white_first_keeps_its_alpha(tmp_path):
+    grey, alpha = pixels(dtype=np.uint16), pixels(dtype=np.uint16)[::-1]
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.stack([grey, alpha], -1),
+        photometric="miniswhite",
+        extrasamples=["unassalpha"],
+        planarconfig="contig",
+    )
+    photo = read_photo(tmp_path / "a.tif")
+    np.testing.assert_array_equal(photo.pixels[..., 0], 65535 - grey)
+    np.testing.assert_array_equal(photo.alpha, alpha)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_a_deep_tiff_of_grey_and_alpha_is_turned(tmp_path, byteorder):
+    both = pixels(2, dtype=np.uint16)  # which Pillow does not open
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        both,
+        byteorder=byteorder,
+        photometric="minisblack",
+        extrasamples=["unassalpha"],
+        planarconfig="contig",
+        extratags=[(0x0112, "H", 1, 6)],
+        metadata=None,
+    )
+    photo = read_photo(tmp_path / "a.tif")
+    turned = np.rot90(both, -1)
+    np.testing.assert_array_equal(photo.pixels[..., 0], turned[..., 0])
+    np.testing.assert_array_equal(photo.alpha, turned[..., 1])
+
+
+def test_colours_multiplied_by_no_alpha_are_black(tmp_path):
+    array = np.zeros((H, W, 4), np.uint16)
+    array[:, 5:] = 30_000
+    tifffile.imwrite(
+        tmp_path / "a.tif", array, photometric="rgb", extrasamples=["assocalpha"]
+    )
+    photo = read_photo(tmp_path / "a.tif")
+    assert (photo.pixels[:, :5] == 0).all()
+    assert (photo.pixels[:, 5:] == 65_535).all()
+
+
+def test_a_deep_tiff_that_is_too_large_is_refused(tmp_path, monkeypatch):
+    both = pixels(2, dtype=np.uint16)
+    options = {"photometric": "minisblack", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "a.tif", both, planarconfig="contig", **options)
+    assert read_photo(tmp_path / "a.tif").pixels.shape == (H, W, 1)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", H * W // 2 - 1)
+    with pytest.raises(InputError, match=rf"a\.tif: {W}×{H}: split it first"):
+        read_photo(tmp_path / "a.tif")
+
+
+def test_a_high_image_gets_white_all_over(tmp_path):
+    colours = np.zeros((600, 3, 3), np.uint8)
+    write_photo(tmp_path / "a.bmp", Photo(colours, np.zeros((600, 3), np.uint8)))
+    assert (read_photo(tmp_path / "a.bmp").pixels == 255).all()

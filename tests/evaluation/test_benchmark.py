@@ -11,7 +11,7 @@ from lkdn_jax.data.bicubic import downscale, upscale
 from lkdn_jax.data.images import read_rgb
 from lkdn_jax.data.pairs import find_pairs
 from lkdn_jax.evaluation.benchmark import evaluate_file
-from lkdn_jax.evaluation.dataset import Options, evaluate_dataset
+from lkdn_jax.evaluation.dataset import Options, evaluate_dataset, super_resolve
 from lkdn_jax.evaluation.metrics import psnr, rgb_to_y, ssim
 
 PUBLISHED = ["LKDN_x2", "LKDN_x3", "LKDN_x4", "LKDN-S_x4", "LKDN-S_del_rep_x4"]
@@ -219,3 +219,34 @@ def test_refuses_a_network_that_diverged(tmp_path, photographs, init):
 def test_refuses_two_datasets_of_one_name(weights, photographs):
     with pytest.raises(InputError, match="two have one name"):
         evaluate_file(weights, [photographs, photographs])
+
+
+def test_says_which_image_is_too_small_for_ssim(tmp_path, weights):
+    # Two pixels are cropped on each side, and the window has eleven.
+    for name, (h, w) in {"good": (16, 16), "bad": (14, 40)}.items():
+        (tmp_path / name).mkdir()
+        pixels = np.random.default_rng(0).integers(0, 256, (h, w, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / "a.png")
+    report = evaluate_file(weights, tmp_path / "good")
+    assert report["datasets"]["good"]["mean"]["ssim_y"] <= 1
+    with pytest.raises(InputError, match=r"a\.png: 14×40 pixels; 11×11 must be left"):
+        evaluate_file(weights, tmp_path / "bad")
+
+
+def test_says_that_files_are_jpeg(tmp_path, weights):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    for name, image in zip(("a.png", "b.JPG"), pixels, strict=True):
+        Image.fromarray(image).save(tmp_path / name)
+    report = evaluate_file(weights, tmp_path)
+    (note,) = report["datasets"][tmp_path.name]["notes"]
+    assert note.startswith("1 of 2 files are JPEG")
+
+
+def test_one_pixel_that_is_not_finite_is_refused():
+    def upscaler(lr):
+        sr = np.zeros((*(2 * n for n in lr.shape[:2]), 3), np.float32)
+        sr[3, 4] = np.inf
+        return sr
+
+    with pytest.raises(InputError, match=r"a\.png: the network's output is not finite"):
+        super_resolve(upscaler, np.zeros((4, 4, 3), np.uint8), "a.png")

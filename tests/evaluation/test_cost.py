@@ -2,7 +2,7 @@ import time
 
 import jax
 
-from lkdn_jax import LKDN
+from lkdn_jax import LKDN, fold, lkdn_s
 from lkdn_jax.evaluation.cost import measure_costs, time_in_turns
 
 
@@ -34,3 +34,12 @@ def test_functions_are_timed_in_turns():
     assert order == ["short", "long"] * 13
     assert seconds.shape == (10, 2)
     assert (seconds[:, 1] >= 0.01).all()
+
+
+def test_the_folded_network_is_counted(init):
+    model = lkdn_s(features=4, num_blocks=1)
+    params = init(model)["params"]
+    (cost,) = measure_costs([(model, params)])
+    sizes = [leaf.size for leaf in jax.tree.leaves(fold(params))]
+    assert cost["parameters"] == sum(sizes)
+    assert sum(sizes) < sum(leaf.size for leaf in jax.tree.leaves(params))

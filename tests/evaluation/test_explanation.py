@@ -1,6 +1,6 @@
 import pytest
 
-from lkdn_jax.evaluation.explanation import explain
+from lkdn_jax.evaluation.explanation import explain, published
 
 
 def test_explains_a_figure_that_is_far_off(entry):
@@ -42,3 +42,17 @@ def test_accuses_no_mistake_of_a_network_that_is_worse(entry):
     lines = explain(worse, "Set5")
     assert any("-1.33 dB from the published" in line for line in lines)
     assert not any(line.startswith(("What is", "These outputs")) for line in lines)
+
+
+def test_what_is_published_is_of_the_whole_dataset(entry):
+    assert published(entry(), "Set5") == (32.39486, 0.89795)
+    assert published(entry(images=["a.png", "b.png"]), "Set5") is None
+    other = entry()
+    other.cost["parameters"] += 1
+    assert published(other, "Set5") is None
+
+
+def test_a_figure_is_far_off_from_a_twentieth_of_a_db(entry):
+    for psnr, told in ((32.395 - 0.04, False), (32.395 - 0.06, True)):
+        lines = explain(entry(psnr=psnr), "Set5")
+        assert any("from the published" in line for line in lines) is told

@@ -149,3 +149,13 @@ def test_a_phone_shows_the_psnr_without_scrolling(entry, tmp_path, browser):
         ".find(th => th.textContent.startsWith('PSNR')).getBoundingClientRect().right"
     )
     assert 200 < right <= 375
+
+
+def test_all_images_have_the_figures_of_their_network(entry):
+    first, second = entry(images=["a.png"]), entry("LKDN-S_x4", images=["a.png"])
+    for i, one in enumerate((first, second)):
+        one.report["datasets"]["Set5"]["images"] = {
+            "a.png": {"psnr_y": 31.25 + i, "ssim_y": 0.875, "bicubic_psnr_y": 27.5}
+        }
+    row = "<td>31.25 / 0.8750</td><td>32.25 / 0.8750</td><td>27.50</td>"
+    assert row in re.sub(r"\s+<", "<", render([first, second]))

@@ -1,10 +1,11 @@
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from lkdn_jax import InputError
-from lkdn_jax.evaluation.gallery import CROP
+from lkdn_jax.evaluation.gallery import CROP, Picture
 from lkdn_jax.evaluation.outputs import check_outputs, write_figures, write_outputs
 
 
@@ -57,3 +58,15 @@ def test_figures_of_one_image_with_a_very_long_name(entry, tmp_path):
     write_figures(tmp_path / "figures", [alone])
     (file,) = (tmp_path / "figures").iterdir()
     assert file.name == f"LKDN_x4_Set5_only_{'写' * 50}.png"
+
+
+def test_a_figure_shows_the_panels_in_their_order(entry, tmp_path):
+    alone, levels = entry(images=["a.png"]), (10, 80, 160, 240)
+    panels = [np.full((CROP, CROP, 3), level, np.uint8) for level in levels]
+    bicubic, ours, hr, error = panels
+    alone.gallery.pictures["Set5"]["a.png"] = Picture(30.0, bicubic, ours, hr, error)
+    write_figures(tmp_path, [alone])
+    with Image.open(tmp_path / "LKDN_x4_Set5_only_a.png") as image:
+        row = np.asarray(image)[-3 * CROP // 2, :, 0]
+    width = 3 * CROP + 8
+    assert [row[i * width + width // 2] for i in range(4)] == list(levels)

@@ -28,3 +28,10 @@ def test_labels_stay_at_their_dots_where_there_is_room():
     assert (left[0], right[0]) == ("ours", "theirs")
     assert float(left[1]) < float(right[1])
     assert labels(text) == [float(left[2]) + 4, float(right[2]) + 4]
+
+
+def test_more_is_higher_and_further_right():
+    text = scatter("", [Point("a", 7.3, 31.0, True), Point("b", 18.2, 32.0, True)])
+    (few, low), (many, high) = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', text)
+    assert float(few) < float(many)
+    assert float(low) > float(high)  # SVG counts from the top

@@ -160,6 +160,27 @@ def test_sizes_other_than_the_networks(tmp_path, weights, rule, size, deep):
     assert photo.pixels.dtype == colour.dtype
 
 
+def test_a_factor_is_between_nothing_and_the_largest(tmp_path, weights):
+    source = save(tmp_path / "a.png")
+    for factor in (0, -1, 1e9, float("nan")):
+        with pytest.raises(InputError, match=f"outscale {factor}: must be over 0 and"):
+            upscale_inputs([str(source)], tmp_path / "out", weights, outscale=factor)
+    assert times(0.01)((14, 10)) == (1, 1)
+    upscale_inputs([str(source)], tmp_path / "out", weights, outscale=1.5)
+    assert read_photo(tmp_path / "out" / "a.png").pixels.shape == (15, 21, 3)
+
+
+def test_says_what_reading_and_writing_changed(tmp_path, weights):
+    photo = Image.fromarray(np.arange(140, dtype=np.uint8).reshape(10, 14))
+    photo.convert("RGBA").quantize(8).save(tmp_path / "a.png", transparency=0)
+    summary = upscale_inputs(
+        [str(tmp_path / "a.png")], tmp_path / "out", weights, format="jpg"
+    )
+    assert len(summary.notes) == 2, summary.notes
+    assert "the palette became RGB" in summary.notes[0]
+    assert "JPEG has no alpha" in summary.notes[1]
+
+
 def test_never_writes_over_an_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(Path("photos/a.png"))

@@ -302,3 +302,34 @@ def test_many_sizes_do_not_fill_the_memory(weights, monkeypatch):
     assert jitted.clear_cache.call_count == 1
     for sr, (h, w) in zip(first, sizes, strict=True):
         np.testing.assert_array_equal(upscaler(image(h, w, 3)), sr)
+
+
+def test_pixels_are_what_the_network_says(weights):
+    model, params = load(weights)
+    lr = image(20, 17, 3)
+    exact = np.asarray(model.apply({"params": params}, lr[None] / np.float32(255)))[0]
+    for dtype, values in ((np.uint8, lr), (np.uint16, lr.astype(np.uint16) * 257)):
+        largest = np.iinfo(dtype).max
+        wanted = exact.clip(0, 1).astype(np.float64) * largest
+        error = Upscaler(weights)(values) - wanted
+        # Rounded to the nearest; sums in another order change little of a level.
+        assert np.abs(error).max() < 0.5 + 1e-5 * largest
+        assert abs(error.mean()) < 0.05
+
+
+def test_alpha_stays_in_its_range(weights):
+    lr = image(20, 17, 4, dtype=np.float32)
+    upscaler = Upscaler(weights)
+    unclipped, alpha = upscaler(lr[..., 3]), upscaler(lr)[..., 3]
+    assert unclipped.min() < 0 or unclipped.max() > 1
+    np.testing.assert_allclose(alpha, unclipped.clip(0, 1), atol=1e-6)
+
+
+def test_context_and_dtype_are_taken(weights):
+    lr = image(80, 40, 3, dtype=np.float32)
+    whole, tiled = Upscaler(weights)(lr), Upscaler(weights, tile=40, context=0)(lr)
+    error = np.abs(tiled - whole).max(axis=(1, 2))
+    assert error[79:81].max() > 1e-3  # at the seam
+    assert error[:40].max() < 1e-5  # far from it
+    half = Upscaler(weights, dtype=jnp.bfloat16)(lr)
+    assert 1e-4 < np.abs(half - whole).max() < 0.1

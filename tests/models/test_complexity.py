@@ -42,3 +42,13 @@ def test_counts_by_hand():
     assert cost.multiply_adds == pixels * weights
     assert cost.activations == pixels * outputs
     assert "20×12" in str(cost)
+
+
+def test_what_fills_no_lr_pixel_is_not_counted():
+    model = LKDN(scale=3, features=4, num_blocks=1)
+    params = expected_params(model)
+    whole, filled, more = (
+        complexity(model, params, size).multiply_adds
+        for size in ((1278, 720), (1280, 721), (1281, 720))
+    )
+    assert whole == filled < more

@@ -120,3 +120,9 @@ def test_memory_of_a_large_image():
         + memory.argument_size_in_bytes
     )
     assert used <= 2 * 4 * h * w * (3 + 3 * s * s + 4 * 56)
+
+
+def test_an_optimized_network_is_what_it_is():
+    once = lkdn_jax.optimized_model(LKDN())
+    assert once != LKDN()
+    assert lkdn_jax.optimized_model(once) == once

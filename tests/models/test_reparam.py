@@ -79,3 +79,24 @@ def test_is_pure_and_idempotent(init):
     once = fold(params)
     jax.tree.map(np.testing.assert_array_equal, before, params)
     jax.tree.map(np.testing.assert_array_equal, fold(once), once)
+
+
+def test_difference_is_the_largest_and_of_an_image(init, monkeypatch):
+    model = lkdn_s(2, features=4, num_blocks=1)
+    params = init(model)["params"]
+    upsampler, rbsb = reparam._fold_upsampler, reparam._fold_rbsb
+
+    def one_bias_more(params):
+        conv = upsampler(params)["conv3"]
+        return {"conv3": conv | {"bias": conv["bias"].at[5].add(0.25)}}  # of twelve
+
+    def half_the_products(params):
+        folded = rbsb(params)
+        return folded | {"pw": {"kernel": folded["pw"]["kernel"] / 2}}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reparam, "_fold_upsampler", one_bias_more)
+        found = fold_difference(model, params, size=12)
+        assert found == pytest.approx(0.25, rel=1e-3)
+    monkeypatch.setattr(reparam, "_fold_rbsb", half_the_products)
+    assert fold_difference(model, params, size=12) > 1e-3

@@ -31,15 +31,16 @@ def test_adan_is_ours():
 
 
 @pytest.mark.parametrize("betas", [None, (0.8, 0.9)])
-@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
-def test_adam_equals_its_equations(betas, weight_decay):
+@pytest.mark.parametrize(("weight_decay", "eps"), [(0.0, 1e-8), (0.5, 1e-8), (0.5, 1)])
+def test_adam_equals_its_equations(betas, weight_decay, eps):
     b1, b2 = betas or (0.9, 0.99)
     p, m, v = np.array([1.0, -2.0, 3.0, 0.5]), np.zeros(4), np.zeros(4)
     for t, g in enumerate(GRADIENTS.astype(np.float64), 1):
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-        step = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + 1e-8)
+        step = m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
         p = p - 0.01 * (step + weight_decay * p)
-    tx = create_optimizer("adam", 0.01, betas=betas, weight_decay=weight_decay)
+    options = {"betas": betas, "weight_decay": weight_decay, "eps": eps}
+    tx = create_optimizer("adam", 0.01, **options)
     np.testing.assert_allclose(run(tx), p, rtol=2e-6)
 
 

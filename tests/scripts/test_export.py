@@ -5,6 +5,7 @@ import os
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import lkdn_jax
 from lkdn_jax import LKDN, InputError, lkdn_s
@@ -62,3 +63,17 @@ def test_export_refuses_to_lose_what_is_trained(tmp_path, weights, init):
     with pytest.raises(InputError, match="parameters that are not finite"):
         export(source, tmp_path / "folded.msgpack")
     assert not (tmp_path / "folded.msgpack").exists()
+
+
+def test_export_counts_before_and_after_and_takes_the_names(tmp_path, weights):
+    output = tmp_path / "folded.safetensors"
+    done = export(weights / "s_x2.msgpack", output, names="published")
+    model, params = lkdn_jax.load(weights / "s_x2.msgpack")
+    assert done.before == lkdn_jax.complexity(model, params)
+    assert done.after == lkdn_jax.complexity(
+        lkdn_jax.folded_model(model), lkdn_jax.fold(params)
+    )
+    assert done.after.parameters < done.before.parameters
+    found = set(safetensors.numpy.load_file(output))
+    assert "fea_conv.pw.weight" in found
+    assert not any("/" in name or name.endswith("kernel") for name in found)

@@ -36,6 +36,7 @@ def test_leaves_everything_a_run_should(whole):
     folded, _ = lkdn_jax.load(whole / "model_folded.msgpack")
     assert folded == LKDN(scale=2, features=4, num_blocks=1)
     report = json.loads((whole / "report.json").read_text())
+    assert report["weights"] == str(whole / "model_folded.msgpack")
     mean = report["datasets"]["photographs"]["mean"]
     (validated,) = (row for row in rows if "psnr_y" in row)
     assert mean["psnr_y"] == pytest.approx(validated["psnr_y"], abs=1e-3)

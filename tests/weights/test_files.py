@@ -224,3 +224,14 @@ def test_refuses_to_save_optimized_parameters(tmp_path, init):
     params = lkdn_jax.optimize_for_inference(init(MODELS["LKDN"])["params"])
     with pytest.raises(InputError, match="optimize after loading"):
         lkdn_jax.save(tmp_path / "a.msgpack", model, params)
+
+
+def test_a_network_is_replaced_not_written_over(tmp_path, init):
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    path = tmp_path / "a.msgpack"
+    lkdn_jax.save(path, model, init(model)["params"])
+    with path.open("rb") as reader:  # which began before
+        before = path.read_bytes()
+        params = jax.tree.map(lambda leaf: leaf + 1, init(model)["params"])
+        lkdn_jax.save(path, model, params)
+        assert reader.read() == before != path.read_bytes()
