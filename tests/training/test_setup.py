@@ -1,10 +1,18 @@
+from pathlib import Path
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 from lkdn_jax import LKDN, InputError, save
-from lkdn_jax.models.lkdn import expected_params
+from lkdn_jax.data.samples import Sampling
+from lkdn_jax.models.lkdn import draw_params, expected_params
+from lkdn_jax.optim.adan import adan
+from lkdn_jax.training import loop, setup
 from lkdn_jax.training.config import load_config
+from lkdn_jax.training.loop import train_and_evaluate
 from lkdn_jax.training.setup import (
     check_config,
     create_feed,
@@ -13,6 +21,7 @@ from lkdn_jax.training.setup import (
     initial_params,
 )
 
+TINY = Path(__file__).with_name("tiny_config.py")
 RECIPES = {
     # Scale, features, blocks, HR patch, batch, loss, optimizer, rate, steps (paper).
     "x2": (2, 56, 8, 96, 64, "l1", "adan", 5e-3, 1_000_000),
@@ -108,3 +117,72 @@ def test_starting_parameters_are_finite(configs, tmp_path, init):
         InputError, match=r"nan\.msgpack: parameters that are not finite"
     ):
         initial_params(model, load_config(configs / "x4.py", words))
+
+
+class EnoughError(Exception):
+    """What is looked at has been seen."""
+
+
+def test_the_config_reaches_the_step(tmp_path, monkeypatch):
+    asked = {}
+
+    def observed(model, _, **options):
+        asked.update(options, model=model)
+        raise EnoughError
+
+    monkeypatch.setattr(loop, "make_train_step", observed)
+    config = load_config(
+        TINY,
+        [
+            "--loss=l2", "--ema_decay=0.5", "--optimizer.accumulate=2",
+            "--model.dtype=bfloat16", "--optimizer.learning_rate=0.25",
+        ],
+    )  # fmt: skip
+    with pytest.raises(EnoughError):
+        train_and_evaluate(config, tmp_path)
+    assert (asked["loss"], asked["ema_decay"], asked["accumulate"]) == ("l2", 0.5, 2)
+    assert asked["model"].dtype == jnp.bfloat16
+    assert asked["schedule"](3) == 0.25
+
+
+def test_the_config_reaches_the_optimizer(configs):
+    words = ["--optimizer.betas=0.5,0.25,0.75", "--optimizer.weight_decay=0.5"]
+    config = load_config(configs / "x4.py", words)
+    gradient, params = jnp.array([0.5, -2.0]), jnp.array([1.0, 3.0])
+
+    def second_step(tx):
+        state = tx.init(params)
+        _, state = tx.update(gradient, state, params)
+        return tx.update(2 * gradient, state, params)[0]
+
+    found = second_step(create_tx(config.optimizer, optax.constant_schedule(0.125)))
+    wanted = second_step(adan(0.125, 0.5, 0.25, 0.75, weight_decay=0.5))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_the_config_reaches_the_data(monkeypatch):
+    feeds = []
+    for name in ("device_feed", "host_feed"):
+        monkeypatch.setattr(
+            setup, name, lambda *a, name=name, **k: feeds.append((name, *a[2:], k))
+        )
+    words = ["--seed=7", "--data.sources=photographs,photographs", "--data.weights=1,3"]
+    config = load_config(TINY, [*words, "--data.workers=2"])
+    sampling = Sampling(7, 4, 8, (1, 3))
+    create_feed(config, None, lambda *_: None)
+    monkeypatch.setattr(setup, "_HOST_BYTES", 10_000)
+    create_feed(config, None, lambda *_: None)
+    assert feeds == [
+        ("device_feed", sampling, {}),
+        ("host_feed", sampling, {"workers": 2}),
+    ]
+
+
+def test_the_seed_draws_the_parameters(configs):
+    words = ["--seed=7", "--model.features=4", "--model.num_blocks=1"]
+    config = load_config(configs / "x4.py", words)
+    model = create_model(config.model)
+    found = initial_params(model, config)
+    jax.tree.map(np.testing.assert_array_equal, found, draw_params(model, 7))
+    other = jax.tree.leaves(draw_params(model, 0))
+    assert not np.array_equal(jax.tree.leaves(found)[1], other[1])

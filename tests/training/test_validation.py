@@ -6,6 +6,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -17,7 +18,7 @@ from lkdn_jax.training.config import load_config
 from lkdn_jax.training.run import Run
 from lkdn_jax.training.setup import create_plan
 from lkdn_jax.training.validation import Validation
-from lkdn_jax.training.writer import MetricsWriter
+from lkdn_jax.training.writer import MetricsWriter, read_metrics
 
 TINY = Path(__file__).with_name("tiny_config.py")
 
@@ -96,3 +97,34 @@ def read_events(file):
         events.append(Event.FromString(content[12 : 12 + size]))
         content = content[16 + size :]
     return events
+
+
+def test_a_validation_is_the_mean_of_its_datasets_in_float32(tmp_path, init):
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    params, rng = init(model)["params"], np.random.default_rng(0)
+    for name, level in (("a", 1), ("b", 3)):
+        noise = rng.integers(0, 256, (48, 400, 3), np.uint8) // level
+        write_image(tmp_path / name / "image.png", noise)
+    folders = [str(tmp_path / name) for name in "ab"]
+    alone = [Validation(model, [f], tmp_path / "w").run(params)[0] for f in folders]
+    row, picture = Validation(model, folders, tmp_path / "w").run(params)
+    assert abs(alone[0]["psnr_y"] - alone[1]["psnr_y"]) > 1
+    mean = (alone[0]["psnr_y"] + alone[1]["psnr_y"]) / 2
+    assert row["psnr_y"] == pytest.approx(mean, abs=1e-6)
+    half = Validation(model.clone(dtype=jnp.bfloat16), folders, tmp_path / "w")
+    assert half.run(params)[0]["psnr_y"] == pytest.approx(mean, abs=1e-6)
+    # Four panels of the middle, 160 columns and all rows, twice as large; a caption.
+    assert picture.shape[1] == 4 * 2 * 160 + 3 * 8
+    assert 2 * 48 < picture.shape[0] < 2 * 48 + 40
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    with contextlib.closing(MetricsWriter(tmp_path, 0)) as writer:
+        writer.scalars(1, {"psnr_y": np.inf, "loss": 0.5})
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert line == '{"step": 1, "psnr_y": null, "loss": 0.5}'
+
+
+def test_a_row_that_was_cut_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "l')
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]

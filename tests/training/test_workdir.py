@@ -21,6 +21,14 @@ def test_a_run_keeps_its_optimizer_and_starts_once(configs, tmp_path):
     new = load_config(configs / "x4.py", ["--optimizer.weight_decay=0.02"])
     with pytest.raises(InputError, match=r"weight_decay 0\.0, and Adan's state"):
         check_workdir(new, tmp_path)
+    (tmp_path / "config.json").write_text(new.to_json())
+    with pytest.raises(InputError, match=r"weight_decay 0\.02, and Adan's state"):
+        check_workdir(old, tmp_path)
+    (tmp_path / "config.json").write_text(old.to_json())
+    new = load_config(configs / "x4.py", ["--model.dtype=bfloat16"])
+    assert check_workdir(new, tmp_path) == [
+        "model.dtype was 'float32', is now 'bfloat16'"
+    ]
     new = load_config(configs / "x4.py", ["--init_from=a.pth", "--steps=7"])
     assert check_workdir(new, tmp_path) == [
         "steps was 1000000, is now 7",
