@@ -33,6 +33,10 @@ def test_what_is_a_little_visible_keeps_its_colour():
     colours, alpha = pixels(3), np.full((H, W), 255, np.uint8)
     alpha[:, 10:] = 1
     np.testing.assert_array_equal(Photo(colours, alpha).opaque().pixels, colours)
+    alpha[:, 15:] = 0
+    filled = Photo(colours, alpha).opaque().pixels
+    np.testing.assert_array_equal(filled[:, :15], colours[:, :15])
+    np.testing.assert_array_equal(filled[:, 15:], colours[:, 14:15].repeat(5, 1))
     nothing = Photo(colours, np.zeros((H, W), np.uint8))
     np.testing.assert_array_equal(nothing.opaque().pixels, colours)
 
