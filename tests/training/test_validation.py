@@ -47,7 +47,8 @@ def test_an_infinite_psnr_is_never_the_best(tmp_path, init):
     (folder / "black.png").unlink()
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     write_image(folder / "noise.png", noise)
-    (tmp_path / "best.json").write_text(
+    (tmp_path / "validation").mkdir(exist_ok=True)
+    (tmp_path / "validation" / "best.json").write_text(
         f'{{"images": ["{folder}"], "psnr_y": Infinity}}'  # of an older version
     )
     Validation(model, [str(folder)], tmp_path).run(params)
