@@ -1,6 +1,7 @@
 import shutil
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -275,3 +276,32 @@ def test_a_damaged_download_is_refused(div2k):
     with pytest.raises(InputError, match=r"wrong checksum.*DIV2K_train_HR\.zip"):
         open_tiles("tfds:div2k", 4, 48, data_dir=str(data_dir))
     assert not (data_dir / "div2k" / "bicubic_x4" / "2.0.0").exists()
+
+
+def test_of_several_one_decodes_and_the_others_wait(tmp_path):
+    photographs(tmp_path / "raw", 4)
+    prepare([tmp_path / "raw"], tmp_path / "x4", Options(4, 48), workers=1)
+    seen = []
+
+    def decode(_):
+        return open_tiles(str(tmp_path / "x4"), 4, 48, lambda *step: seen.append(step))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(decode, range(4)))
+    assert seen.count(("decoding", 0, 8)) == 1
+    for tiles in found:
+        np.testing.assert_array_equal(tiles.hr, found[0].hr)
+
+
+def test_div2k_is_of_the_scale_that_is_asked_for(tmp_path, monkeypatch):
+    names = []
+
+    def stop(builder, **_):
+        names.append(builder.builder_config.name)
+        raise OSError("no network")
+
+    monkeypatch.setattr("lkdn_jax.data.datasets.write_dataset", stop)
+    for scale in (2, 3, 4):
+        with pytest.raises(InputError, match="no network"):
+            open_tiles("tfds:div2k", scale, 12 * scale, data_dir=str(tmp_path))
+    assert names == ["bicubic_x2", "bicubic_x3", "bicubic_x4"]

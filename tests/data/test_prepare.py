@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import resource
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lkdn_jax.data import prepare as prepare_module
 from lkdn_jax.data.bicubic import downscale
 from lkdn_jax.data.builders import open_prepared
 from lkdn_jax.data.datasets import open_tiles
@@ -336,3 +338,22 @@ def test_a_full_disk_leaves_no_output_and_can_go_on(tmp_path, limit):
     done = prepare([tmp_path / "raw"], tmp_path / "out", OPTIONS, workers=1)
     assert done.tiles == 40
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_tiles_that_were_not_all_written_are_written_again(tmp_path, monkeypatch):
+    photographs(tmp_path / "raw", 2, 64)  # four tiles each, of two files
+    write, written = prepare_module._write_tile, []
+
+    def fill_up(path, image):
+        written.append(path)
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, image)
+
+    arguments = [tmp_path / "raw"], tmp_path / "x4", Options(4, 32)
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare_module, "_write_tile", fill_up)
+        with pytest.raises(InputError, match="No space"):
+            prepare(*arguments, workers=1)
+    assert prepare(*arguments, workers=1).tiles == 8
+    assert open_tiles(str(tmp_path / "x4"), 4, 32).hr.shape == (8, 32, 32, 3)

@@ -1,6 +1,7 @@
 import time
 
 import jax
+import numpy as np
 
 from lkdn_jax import LKDN, fold, lkdn_s
 from lkdn_jax.evaluation.cost import measure_costs, time_in_turns
@@ -43,3 +44,11 @@ def test_the_folded_network_is_counted(init):
     sizes = [leaf.size for leaf in jax.tree.leaves(fold(params))]
     assert cost["parameters"] == sum(sizes)
     assert sum(sizes) < sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_the_median_and_the_quartiles_are_told(init, monkeypatch):
+    seconds = np.arange(5.0)[::-1, None]
+    monkeypatch.setattr("lkdn_jax.evaluation.cost.time_in_turns", lambda _: seconds)
+    model = LKDN(features=4, num_blocks=1)
+    (cost,) = measure_costs([(model, init(model)["params"])])
+    assert (cost["seconds"], cost["quartiles"]) == (2.0, [1.0, 3.0])

@@ -333,3 +333,12 @@ def test_context_and_dtype_are_taken(weights):
     assert error[:40].max() < 1e-5  # far from it
     half = Upscaler(weights, dtype=jnp.bfloat16)(lr)
     assert 1e-4 < np.abs(half - whole).max() < 0.1
+
+
+def test_devices_take_turns(weights):
+    upscaler = Upscaler(weights, tile=32, devices=jax.local_devices()[:1] * 3)
+    upscaler._program = Mock(wraps=upscaler._program)
+    upscaler(image(90, 200, 3))
+    devices = [call.args[1] for call in upscaler._program.call_args_list]
+    assert devices == [i % 3 for i in range(len(devices))]
+    assert len(devices) > 3

@@ -10,6 +10,7 @@ from lkdn_jax.models.layers import (
     BSConv,
     Conv,
     LargeKernelAttention,
+    PartConv,
 )
 from lkdn_jax.models.upsamplers import DirectUpsampler, RepUpsampler, pixel_shuffle
 
@@ -100,3 +101,11 @@ def test_masked_padding_changes_nothing(init, module):
     scale = alone.shape[1] // x.shape[1]
     inside = out[:, 3 * scale : 8 * scale, scale : 10 * scale]
     np.testing.assert_allclose(inside, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_part_convolutions_start_as_the_whole_would():
+    # 8 parts of 16 channels each: PyTorch's bound of a kernel that sees 128.
+    layer, x = PartConv(512, 8), jnp.zeros((1, 4, 4, 16))
+    bound = 128**-0.5
+    for leaf in jax.tree.leaves(layer.init(jax.random.key(0), x, 0)["params"]):
+        assert 0.95 * bound < np.abs(leaf).max() <= bound

@@ -188,3 +188,22 @@ def test_refuses_what_it_cannot_upscale(init):
         expected_params(LKDN(**{"num_blocks": 1, name: np.int64(4)}))
         with pytest.raises(ValueError, match=f"{name} 0: must be at least 1"):
             init(LKDN(**SMALL | {name: 0}))
+
+
+def test_in_bf16_the_image_is_not_rounded(init):
+    model = LKDN(features=8, num_blocks=1)
+    variables = init(model)
+    lr = jnp.asarray(np.random.default_rng(0).random((1, 12, 12, 3)), jnp.float32)
+
+    def first_layer(model):
+        _, seen = model.apply(
+            variables,
+            lr,
+            capture_intermediates=lambda module, _: module.name == "fea_conv",
+            mutable="intermediates",
+        )
+        return seen["intermediates"]["fea_conv"]["__call__"][0]
+
+    np.testing.assert_array_equal(
+        first_layer(model), first_layer(model.clone(dtype=jnp.bfloat16))
+    )

@@ -146,3 +146,15 @@ def test_ctrl_c_is_not_lost_where_nothing_can_raise(run):
     result = run("-c", LOST)
     assert (result.stdout, result.stderr) == ("went on\n", "interrupted\n")
     assert result.returncode == 130
+
+
+def test_a_terminal_that_knows_no_unicode(run, tmp_path, weights):
+    words = ("export.py", "--weights", weights / "s_x2.msgpack", "--output")
+    result = run(*words, tmp_path / "a.msgpack", PYTHONIOENCODING="ascii")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_what_the_system_refuses_is_one_line(run, assert_one_line_error):
+    program = "import sys; from lkdn_jax.cli import run; sys.exit(run(main))"
+    program = f"def main(): open('/none/x')\n{program}"
+    assert_one_line_error(run("-c", program), "/none/x: No such file", "free space")

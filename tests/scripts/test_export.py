@@ -1,5 +1,6 @@
 """export.py as a user runs it, and what it refuses."""
 
+import contextlib
 import os
 
 import jax
@@ -77,3 +78,18 @@ def test_export_counts_before_and_after_and_takes_the_names(tmp_path, weights):
     found = set(safetensors.numpy.load_file(output))
     assert "fea_conv.pw.weight" in found
     assert not any("/" in name or name.endswith("kernel") for name in found)
+
+
+def test_export_allows_a_difference_of_a_fortieth_of_a_level(
+    tmp_path, weights, monkeypatch
+):
+    for difference, refused in ((0.9e-4, False), (1.1e-4, True)):
+        monkeypatch.setattr(
+            "lkdn_jax.weights.export.fold_difference", lambda *_, d=difference: d
+        )
+        output = tmp_path / f"{difference}.msgpack"
+        with contextlib.ExitStack() as stack:
+            if refused:
+                stack.enter_context(pytest.raises(InputError, match="folding changes"))
+            assert export(weights / "s_x2.msgpack", output).difference == difference
+        assert output.exists() is not refused

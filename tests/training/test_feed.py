@@ -1,8 +1,10 @@
 import jax
 import numpy as np
+import pytest
 
 from lkdn_jax.data.samples import Sampling
 from lkdn_jax.data.tiles import Tiles
+from lkdn_jax.errors import InputError
 from lkdn_jax.training.feed import device_feed, host_feed
 from lkdn_jax.training.run import dispatches
 from lkdn_jax.training.sharding import make_mesh
@@ -38,3 +40,18 @@ def test_dispatches_end_at_multiples():
     assert list(dispatches(0, 10, 4)) == [4, 4, 2]
     assert list(dispatches(3, 10, 4)) == [1, 4, 2]
     assert list(dispatches(8, 8, 4)) == []
+
+
+def test_the_host_feed_cuts_what_is_of_its_host(monkeypatch):
+    asked = {}
+
+    def observed(*_, **options):
+        asked.update(options)
+        raise InputError("seen")
+
+    monkeypatch.setattr("lkdn_jax.training.feed.host_batches", observed)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match="seen"):
+        next(host_feed(make_mesh(), [], Sampling(0, 4, 8)).samples(5, [1]))
+    assert (asked["shard"], asked["start_step"]) == ((1, 2), 5)

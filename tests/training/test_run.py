@@ -98,3 +98,14 @@ def test_the_last_step_is_saved_and_validated(tmp_path):
     rows = read_metrics(tmp_path)
     assert [row["step"] for row in rows if "psnr_y" in row] == [4, 7]
     assert [row["step"] for row in rows if "loss" in row] == [2, 4, 6, 7]
+
+
+def test_a_state_whose_metrics_are_not_known_yet_is_not_saved_unseen():
+    def samples():
+        raise InputError("a data worker was killed")
+        yield
+
+    run = make_run()
+    with pytest.raises(InputError, match="not finite at step 7 "):
+        run.next_batch(samples(), 8, START, (7, metrics([np.inf])))
+    assert saved(run) == []
