@@ -42,6 +42,17 @@ def test_names_of_pairs_may_be_in_lower_case(tmp_path):
     assert names == [("a_hr.png", "a_LR.png"), ("b_hr.png", "b_lr.png")]
 
 
+def test_the_name_that_says_most_wins(tmp_path):
+    names = ["a_LR.png", "aX4.png", "ax4.png", "a.png"]
+    touch(tmp_path / "HR", "a.png")
+    touch(tmp_path / "LR", *names)
+    for name in names:
+        (pair,) = find_pairs(tmp_path, 4).pairs
+        assert pair.lr is not None
+        assert pair.lr.name == name
+        (tmp_path / "LR" / name).unlink()
+
+
 @pytest.mark.parametrize("inside", ["", "image_SRF_4"])
 def test_side_by_side(tmp_path: Path, inside: str) -> None:
     folder = tmp_path / "Set5" / inside

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import jax
@@ -240,6 +241,18 @@ def test_says_that_files_are_jpeg(tmp_path, weights):
     report = evaluate_file(weights, tmp_path)
     (note,) = report["datasets"][tmp_path.name]["notes"]
     assert note.startswith("1 of 2 files are JPEG")
+
+
+def test_seconds_are_of_a_megapixel_of_output(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    monkeypatch.setattr("time.perf_counter", itertools.count().__next__)
+
+    def upscaler(lr):
+        return upscale(lr, 2) / np.float32(255)
+
+    report = evaluate_dataset(upscaler, find_pairs(tmp_path, 2), 2)
+    assert report["mean"]["seconds_per_megapixel"] == pytest.approx(1 / 0.002)
 
 
 def test_one_pixel_that_is_not_finite_is_refused():

@@ -109,6 +109,19 @@ def test_asks_for_memory_before_a_run(weights, monkeypatch):
     assert np.abs(sr - Upscaler(weights)(lr)).max() <= 1
 
 
+def test_takes_no_shape_again_that_did_not_fit(weights, monkeypatch):
+    upscaler, limit = Upscaler(weights, context=15), 68 * 68
+
+    def refuse(_, h, w, *__):
+        if h * w >= limit:
+            raise MemoryError
+
+    upscaler(image(68, 68, 3))
+    monkeypatch.setattr(program, "check_memory", refuse)
+    upscaler(image(158, 158, 3))  # windows of 62: filled up to 68, none would fit
+    assert upscaler.tile == 32
+
+
 def test_says_so_when_the_output_does_not_fit(weights):
     lr = np.broadcast_to(np.zeros(3, np.uint8), (10**7, 10**8, 3))
     with pytest.raises(InputError, match="out of memory for one of 200000000×20000000"):

@@ -51,6 +51,14 @@ def test_same_function_of_other_parameters(init, model):
     np.testing.assert_allclose(sr, expected, atol=2e-6)
 
 
+def test_sums_are_rounded_once(init):
+    params = jax.tree.map(np.zeros_like, init(LKDN(**SMALL))["params"])
+    # Of the twelve channels, which are the image four times.
+    params["fea_conv"]["pw"]["kernel"][0, 0, ::3] = np.array([[1], [1e-8], [-1], [0]])
+    kernel = optimize_for_inference(params)["fea_conv"]["pw"]["kernel"]
+    np.testing.assert_allclose(kernel[0, 0, 0], 1e-8, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("model", "distilled", "joined"), [(LKDN(), 32, 112), (lkdn_s(), 24, 96)]
 )

@@ -35,6 +35,15 @@ def test_folds_any_width_depth_and_scale(init, scale, features, num_blocks):
     assert fold_difference(model, params, size=12) < 1e-5
 
 
+def test_sums_are_rounded_once(init):
+    params = jax.tree.map(np.zeros_like, init(lkdn_s(2, features=4))["params"])
+    block = params["B1"]["c1_r"]
+    block["dw"]["kernel"][1, 1] = -1  # and 1 of the identity
+    block["rep1x1"]["kernel"][:] = 1e-8
+    folded = fold(params)["B1"]["c1_r"]["dw"]["kernel"]
+    np.testing.assert_allclose(folded[1, 1], 1e-8, rtol=1e-6)
+
+
 def test_difference_sees_a_wrong_fold(init, monkeypatch):
     model = lkdn_s(2, features=6, num_blocks=1)
     params = init(model)["params"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import lkdn_jax
+from lkdn_jax.cli import console
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,6 +153,12 @@ def test_a_terminal_that_knows_no_unicode(run, tmp_path, weights):
     words = ("export.py", "--weights", weights / "s_x2.msgpack", "--output")
     result = run(*words, tmp_path / "a.msgpack", PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("columns", "width"), [("30", 80), ("120", 120)])
+def test_a_table_has_the_columns_it_needs(monkeypatch, columns, width):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert console().width == width
 
 
 def test_what_the_system_refuses_is_one_line(run, assert_one_line_error):

@@ -58,9 +58,11 @@ def test_leaves_everything_a_run_should(whole):
 def test_host_and_device_paths_train_the_same(train, whole, tmp_path):
     train(tmp_path / "a", "--data.cache=host", "--log_every=5")
     train(tmp_path / "b", "--data.cache=host", "--data.workers=1")
+    train(tmp_path / "c", "--data.cache=device")
     threads, processes = (tmp_path / name / "model.msgpack" for name in "ab")
     assert threads.read_bytes() == processes.read_bytes()
-    assert_close(tmp_path / "a", whole, 1e-6)
+    assert_close(tmp_path / "a", tmp_path / "c", 1e-6)
+    assert_close(tmp_path / "c", whole, 1e-6)
     lines = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
     steps = [row["step"] for row in map(json.loads, lines) if "loss" in row]
     assert steps == [5, 10, 12]  # the last steps, too
@@ -88,6 +90,14 @@ def test_two_devices_and_two_processes_train_as_one(start_two, train, whole, tmp
     assert len(list((hosts / "tensorboard").iterdir())) == 1
     assert_close(tmp_path / "two", whole, 1e-6)
     assert_close(hosts, whole, 1e-6)
+
+
+def test_what_fails_on_one_process_alone_ends_both(start_two, tmp_path):
+    processes = start_two(tmp_path / "run", f"--validation.folders={tmp_path / 'none'}")
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert errors[0].startswith(f"error: {tmp_path / 'none'} is no folder")
+    assert errors[1] == "error: process 0 failed: see its error\n"
 
 
 def test_two_processes_take_several_steps_in_one_program(start_two, train, tmp_path):

@@ -17,6 +17,7 @@ import pytest
 
 from lkdn_jax import InputError
 from lkdn_jax.data.images import write_image
+from lkdn_jax.training import loop
 from lkdn_jax.training.config import load_config
 from lkdn_jax.training.loop import train_and_evaluate
 from lkdn_jax.training.run import Run
@@ -153,6 +154,7 @@ def test_several_steps_a_dispatch_resume_bit_equal(train, tmp_path):
     out = train(tmp_path / "parts", *four, "--steps=10")
     assert "resumed from" in out
     assert "note: steps was 8, is now 10" in out
+    assert json.loads((tmp_path / "parts" / "config.json").read_text())["steps"] == 10
     assert model_bytes(tmp_path / "parts") == model_bytes(tmp_path / "whole")
 
 
@@ -202,6 +204,14 @@ def test_a_failed_validation_loses_no_step(tmp_path):
     with pytest.raises(InputError, match=r"a\.png"):
         train_and_evaluate(config, tmp_path / "run", break_image)
     assert steps_saved(tmp_path / "run") == {"8", "12"}
+
+
+def test_a_last_save_that_fails_leaves_no_results(tmp_path, monkeypatch):
+    failed = Mock(side_effect=InputError("cannot write the checkpoint"))
+    monkeypatch.setattr(loop.Checkpoints, "wait", failed)
+    with pytest.raises(InputError, match="cannot write the checkpoint"):
+        train_and_evaluate(load_config(TINY, ["--steps=4"]), tmp_path, [].append)
+    assert not (tmp_path / "model.msgpack").exists()
 
 
 def test_a_full_disk_loses_nothing(train, environment, whole, tmp_path):

@@ -1,4 +1,5 @@
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import pytest
 
 from lkdn_jax import LKDN, InputError, save
 from lkdn_jax.data.samples import Sampling
+from lkdn_jax.data.tiles import Tiles
 from lkdn_jax.models.lkdn import draw_params, expected_params
 from lkdn_jax.optim.adan import adan
 from lkdn_jax.training import loop, setup
@@ -176,6 +178,18 @@ def test_the_config_reaches_the_data(monkeypatch):
         ("device_feed", sampling, {}),
         ("host_feed", sampling, {"workers": 2}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("stats", "fits"),
+    [(None, False), ({"bytes_limit": 10**6}, False), ({"bytes_limit": 10**9}, True)],
+)
+def test_data_goes_where_an_accelerator_has_room(monkeypatch, stats, fits):
+    devices = [Mock(memory_stats=lambda: stats)]
+    monkeypatch.setattr(setup.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(setup.jax, "local_devices", lambda: devices)
+    tiles = Tiles(np.zeros((200, 12, 12, 3), np.uint8), np.zeros(1, np.uint8))
+    assert setup._fit_device([tiles] * 10) is fits  # 864,010 bytes
 
 
 def test_the_seed_draws_the_parameters(configs):
