@@ -9,6 +9,7 @@ import pytest
 from lkdn_jax import lkdn_s, optimized_model
 from lkdn_jax.models.lkdn import expected_params
 from lkdn_jax.ops.depthwise import depthwise_conv
+from lkdn_jax.ops.fused import framed_gelu, gated
 from lkdn_jax.optim.adan import adan
 from lkdn_jax.training.state import create_state
 from lkdn_jax.training.step import make_train_step
@@ -44,7 +45,8 @@ def test_inference_and_training_lower(platform, dtype):
     )
     assert "tensor<2x48x36x3xf32>" in program
     assert ("bf16" in program) == (dtype == jnp.bfloat16)
-    assert "depthwise_forward" not in program  # XLA fuses its own with what is around
+    assert ("depthwise_forward" in program) == (platform == "cuda")
+    assert "depthwise_gradients" not in program
 
     tx = adan(1e-3)
     state = create_state.eval_shape(expected_params(MODEL), tx)
@@ -92,3 +94,16 @@ def test_pallas_kernels_lower_for_gpus(dtype, dilation):
     program = lower(jax.grad(loss, (0, 1)), x, kernel, platform="cuda")
     # Forward, the gradient by the input, and that by the kernel.
     assert program.count("custom_call @__gpu$xla.gpu.triton") == 3
+    assert program.count("fma.rn.f32") == 3  # XLA would leave two instructions two
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_what_follows_is_in_the_kernel(dtype):
+    x = jax.ShapeDtypeStruct((2, 20, 19, 56), dtype)
+    bias = jax.ShapeDtypeStruct((56,), jnp.float32)
+    for function, k, arrays in ((framed_gelu, 3, (x,)), (gated, 5, (x, x))):
+        kernel = jax.ShapeDtypeStruct((k, k, 1, 56), jnp.float32)
+        program = lower(function, *arrays, kernel, bias, platform="cuda")
+        assert program.count("custom_call @__gpu$xla.gpu.triton") == 1
+        for operation in ("pad", "multiply", "convert"):
+            assert f"stablehlo.{operation}" not in program

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
+from flax.linen.dtypes import canonicalize_dtype, promote_dtype
 from flax.typing import Dtype
 from jax import Array, lax
 
@@ -22,6 +22,7 @@ from lkdn_jax.errors import InputError
 from lkdn_jax.models.frames import mask, unframe
 from lkdn_jax.ops.depthwise import Padding, depthwise_conv
 from lkdn_jax.ops.dtypes import at_least_float32
+from lkdn_jax.ops.fused import framed_gelu, gated
 from lkdn_jax.ops.order import store
 from lkdn_jax.ops.pointwise import pointwise
 
@@ -129,26 +130,42 @@ class DepthwiseConv(nn.Module):
         kernel_size: k, odd.
         dilation: Distance between neighbouring taps, in pixels.
         padding: `SAME`, or `VALID` for an input that has its frame of zeros already.
+        activated: Whether GELU and a frame follow; only for a framed input and k = 3.
         dtype: Dtype of the computation (None: that of the input and parameters).
     """
 
     kernel_size: int
     dilation: int = 1
     padding: Padding = "SAME"
+    activated: bool = False
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array, valid: Array | None = None) -> Array:
-        """Map [n, h, w, c] to [n, h, w, c], less dilation·(k − 1) if `VALID`."""
+    def __call__(
+        self, x: Array, valid: Array | None = None, gate: Array | None = None
+    ) -> Array:
+        """Map [n, h, w, c] to [n, h, w, c], less dilation·(k − 1) if `VALID`.
+
+        Args:
+            x: Features.
+            valid: Mask of the image, see `frames.mask`.
+            gate: Features of the same shape to multiply the output by.
+        """
         k, c = self.kernel_size, x.shape[-1]
         init = uniform_fan_in(k * k)
         kernel = self.param("kernel", init, (k, k, 1, c))
         bias = self.param("bias", init, (c,))
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x = x.astype(canonicalize_dtype(x, kernel, dtype=self.dtype))
         if k == 1:
+            kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
             return x * kernel.reshape(1, 1, 1, c) + bias.reshape(1, 1, 1, c)
+        x = mask(x, valid)
+        if self.activated:
+            return framed_gelu(x, kernel, bias)
+        if gate is not None:
+            return gated(gate, x, kernel, bias, dilation=self.dilation)
         return depthwise_conv(
-            mask(x, valid), kernel, bias, dilation=self.dilation, padding=self.padding
+            x, kernel, bias, dilation=self.dilation, padding=self.padding
         )
 
 
@@ -184,11 +201,17 @@ class BSConv(nn.Module):
     dtype: Dtype | None = None
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Map framed features [n, h + 2, w + 2, c] to [n, h, w, features]."""
+    def __call__(self, x: Array, activated: bool = False) -> Array:
+        """Map framed features [n, h + 2, w + 2, c] to [n, h, w, features].
+
+        If `activated`, GELU follows, and the output is framed, too, and stored.
+        """
         refuse_unfolded(self, "rep1x1")
         x = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x)
-        return DepthwiseConv(3, padding="VALID", dtype=self.dtype, name="dw")(x)
+        dw = DepthwiseConv(
+            3, padding="VALID", activated=activated, dtype=self.dtype, name="dw"
+        )
+        return dw(x)
 
 
 class BSRB(nn.Module):
@@ -254,8 +277,8 @@ class LargeKernelAttention(nn.Module):
         dtype = self.dtype
         y = Conv(x.shape[-1], dtype=dtype, name="pointwise")(x)
         y = DepthwiseConv(5, dtype=dtype, name="depthwise")(y, valid)
-        y = DepthwiseConv(5, 3, dtype=dtype, name="depthwise_dilated")(y, valid)
-        return x * y
+        dilated = DepthwiseConv(5, 3, dtype=dtype, name="depthwise_dilated")
+        return dilated(y, valid, gate=x)
 
 
 class PixelNorm(nn.Module):

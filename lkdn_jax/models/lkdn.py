@@ -86,7 +86,10 @@ class LKDB(nn.Module):
             distill = Conv(wide, dtype=dtype, name=f"c{i}_d")
             refine = shallow(self.features, dtype=dtype, name=f"c{i}_r")
             parts.append(unframe(distill(refined)))
-            refined = store(frame(gelu(refine(refined)), valid))
+            if self.shallow_block == "BSB" and valid is None:
+                refined = refine(refined, activated=True)
+            else:
+                refined = store(frame(gelu(refine(refined)), valid))
         # Stored: XLA would sum the taps for both halves of the channels below.
         parts.append(store(BSConv(wide, dtype=dtype, name="c4")(refined)))
         c5 = PartConv(self.attention_features, 2, dtype=dtype, name="c5")

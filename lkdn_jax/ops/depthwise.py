@@ -18,9 +18,6 @@ from lkdn_jax.ops.order import store
 
 Implementation = Literal["lax", "shift", "pallas"]
 Padding = Literal["SAME", "VALID"]
-# `stored`, where a gradient is taken and arrays are stored anyway: Pallas on CUDA, and
-# `shift` elsewhere. Without a gradient `shift`, which XLA fuses with what is around.
-_Way = Literal["stored", "shift", "pallas"]
 _GROUPS = 16
 
 
@@ -37,16 +34,17 @@ def depthwise_conv(
 
     Args:
         x: Input [n, h, w, c], floating point.
-        kernel: Kernel [k, k, 1, c] with k odd, of the dtype of `x`.
-        bias: Bias [c] of the dtype of `x`, or None.
+        kernel: Kernel [k, k, 1, c] with k odd, of the dtype of `x` or wider; of a wider
+            one, where a gradient is taken, the numbers are rounded to that of `x`.
+        bias: Bias [c], likewise, or None.
         dilation: Distance between neighbouring taps, in pixels, at least 1.
         padding: `SAME` (zeros, same size) or `VALID` (none).
         implementation: `lax` (one grouped convolution), `shift` (k² shifted
             multiply-adds) or `pallas` (kernels for CUDA, interpreted elsewhere; under
-            `vmap` one example after another). None takes `shift`, which XLA fuses with
-            what is around it; but on CUDA, from Ampere on, `pallas` where gradients are
-            taken: it needs no padded copies, and one pass for the gradient by the
-            kernel, where `shift` is a loop over the taps (docs/performance.md).
+            `vmap` one example after another). None takes `pallas` on CUDA, from Ampere
+            on: it loads a number once for several taps, and takes one pass for the
+            gradient by the kernel. Elsewhere, and of float64, None takes `shift`, which
+            XLA fuses with what is around it (docs/performance.md).
 
     Returns:
         Output of the dtype of `x`, summed in float32 at least: a cross-correlation, as
@@ -76,6 +74,7 @@ def depthwise_conv(
         bias = jnp.zeros(channels, x.dtype)
     pad = dilation * (k // 2) if padding == "SAME" else 0
     if implementation == "lax":
+        kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
         return _lax(x, kernel, dilation, pad) + bias.reshape(1, 1, 1, -1)
     return _conv(x, kernel, bias, dilation, pad, implementation)
 
@@ -94,38 +93,54 @@ def _lax(x: Array, kernel: Array, dilation: int, pad: int) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _conv(
-    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way | None
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    dilation: int,
+    pad: int,
+    way: Implementation | None,
 ) -> Array:
     forward = partial(depthwise_pallas.forward, dilation=dilation, pad=pad)
     shift = partial(_shift, dilation=dilation, pad=pad)
-    return _run(way or "shift", forward, shift, x, kernel, bias)
+    return choose(way, forward, shift, x, kernel, bias)
 
 
 def _conv_forward(
-    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way | None
-) -> tuple[Array, tuple[Array, Array]]:
-    return _conv(x, kernel, bias, dilation, pad, way or "stored"), (x, kernel)
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    dilation: int,
+    pad: int,
+    way: Implementation | None,
+) -> tuple[Array, tuple[Array, Array, Array]]:
+    # Rounded: XLA on GPU cuts a vector of all parameters into arrays one by one, but
+    # converts many in one kernel. Without a gradient a conversion is a kernel too many.
+    narrow = kernel.astype(x.dtype), bias.astype(x.dtype)
+    return _conv(x, *narrow, dilation, pad, way), (x, kernel, bias)
 
 
 def _conv_backward(
-    dilation: int, pad: int, way: _Way | None, residuals: tuple[Array, Array], dy: Array
+    dilation: int,
+    pad: int,
+    way: Implementation | None,
+    residuals: tuple[Array, Array, Array],
+    dy: Array,
 ) -> tuple[Array, Array, Array]:
     # Differentiated tap by tap, each of the k² shifts would become a padded array.
-    x, kernel = residuals
-    way = way or "stored"
+    x, kernel, bias = residuals
     # The barrier keeps XLA from storing dy in float32 too.
     dy = lax.optimization_barrier(dy)
-    dx = _input_gradient(dy, kernel, dilation, pad, way)
+    dx = _input_gradient(dy, kernel.astype(dy.dtype), dilation, pad, way)
     sums: Any = _gradients(x, dy, kernel.shape[0], dilation, pad, way)
     dkernel, dbias = sums
-    return dx, dkernel.astype(kernel.dtype), dbias.astype(dy.dtype)
+    return dx, dkernel.astype(kernel.dtype), dbias.astype(bias.dtype)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _input_gradient(
-    dy: Array, kernel: Array, dilation: int, pad: int, way: _Way
+    dy: Array, kernel: Array, dilation: int, pad: int, way: Implementation | None
 ) -> Array:
     around = dilation * (kernel.shape[0] - 1) - pad
     no_bias = jnp.zeros(kernel.shape[-1], dy.dtype)
@@ -134,16 +149,16 @@ def _input_gradient(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _gradients(
-    x: Array, dy: Array, k: int, dilation: int, pad: int, way: _Way
+    x: Array, dy: Array, k: int, dilation: int, pad: int, way: Implementation | None
 ) -> tuple[Array, Array]:
     """Differentiate by kernel [k, k, 1, c] and bias [c]."""
     gradients = partial(depthwise_pallas.gradients, k=k, dilation=dilation, pad=pad)
     shift = partial(_shift_gradients, k=k, dilation=dilation, pad=pad)
-    return _run(way, gradients, shift, x, dy)
+    return choose(way, gradients, shift, x, dy)
 
 
 def _gradients_forward(
-    x: Array, dy: Array, k: int, dilation: int, pad: int, way: _Way
+    x: Array, dy: Array, k: int, dilation: int, pad: int, way: Implementation | None
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     return _gradients(x, dy, k, dilation, pad, way), (x, dy)
 
@@ -152,7 +167,7 @@ def _gradients_backward(
     k: int,
     dilation: int,
     pad: int,
-    way: _Way,
+    way: Implementation | None,
     residuals: tuple[Array, Array],
     slopes: tuple[Array, Array],
 ) -> tuple[Array, Array]:
@@ -167,13 +182,27 @@ def _gradients_backward(
 _gradients.defvjp(_gradients_forward, _gradients_backward)
 
 
-def _run(
-    way: _Way, pallas: Callable[..., Any], shift: Callable[..., Any], *arrays: Array
+def choose(
+    way: Implementation | None,
+    pallas: Callable[..., Any],
+    other: Callable[..., Any],
+    *arrays: Array,
 ) -> Any:
+    """Choose for the platform that the program is made for.
+
+    Args:
+        way: The implementation that was asked for, None for the fastest.
+        pallas: A kernel for CUDA, with an argument `interpret`.
+        other: The same otherwise, for other platforms, older cards and float64.
+        *arrays: Arguments of either.
+
+    Returns:
+        What the chosen one returns.
+    """
     exact = arrays[0].dtype == jnp.float64  # Triton's sums are float32
-    if way == "shift" or (way == "stored" and (exact or _has_old_gpu())):
-        return shift(*arrays)
-    default = shift if way == "stored" else partial(pallas, interpret=True)
+    if way == "shift" or (way is None and (exact or _has_old_gpu())):
+        return other(*arrays)
+    default = other if way is None else partial(pallas, interpret=True)
     cuda = partial(pallas, interpret=False)
     return lax.platform_dependent(*arrays, cuda=cuda, default=default)
 

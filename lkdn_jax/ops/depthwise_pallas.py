@@ -7,8 +7,7 @@ float32.
 
 import math
 from functools import partial
-from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +18,36 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.pallas import triton
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lkdn_jax.ops.gelu import multiply_add, polynomial_gelu
+
 _CHANNELS = 64  # of one program at most; a power of two
+_ROWS = 4  # of one program, `dilation` apart: a loaded row serves k of them
 _COLUMNS = 16  # of one program, forward
-_ROWS = 4  # of one program, forward, `dilation` apart: a loaded row serves k of them
 _GRADIENT_COLUMNS = 8  # k² sums of this many columns stay in registers
-_GRADIENT_ROWS = 4  # of one program: enough programs to fill a card at batch 64
+
+
+class _How(NamedTuple):
+    """What `forward` is asked for, besides arrays."""
+
+    dilation: int
+    pad: int
+    interpret: bool
+    activated: bool = False
+    frame: int = 0
 
 
 # Traced once, however many layers.
-@jax.jit(static_argnames=("dilation", "pad", "interpret"))
+@jax.jit(static_argnames=("dilation", "pad", "interpret", "activated", "frame"))
 def forward(
-    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, interpret: bool
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    *gate: Array,
+    dilation: int,
+    pad: int,
+    interpret: bool,
+    activated: bool = False,
+    frame: int = 0,
 ) -> Array:
     """Convolve; images that are on several devices stay there.
 
@@ -37,19 +55,21 @@ def forward(
         x: Input [n, h, w, c], floating point.
         kernel: Kernel [k, k, 1, c].
         bias: Bias [c].
+        *gate: At most one array of the shape of the output, to multiply it by.
         dilation: Distance between neighbouring taps, in pixels.
         pad: Width of the zeros on every side, in pixels.
         interpret: Run without a GPU, slowly.
+        activated: Whether GELU follows, without a gradient (`ops.gelu`).
+        frame: Width of zeros to write around the output, in pixels.
 
     Returns:
-        Output [n, h', w', c] of the dtype of `x`; h' is h + 2·pad − dilation·(k − 1),
-        and w' accordingly.
+        Output [n, h', w', c] of the dtype of `x`; h' is h + 2·pad − dilation·(k − 1)
+        + 2·frame, and w' accordingly.
     """
-    run = _forward if jax.device_count() == 1 else _forward_by_device
-    one_by_one = sequential_vmap(
-        lambda x, kernel, bias: run(x, kernel, bias, dilation, pad, interpret)
-    )
-    return one_by_one(x, kernel, bias)
+    how = _How(dilation, pad, interpret, activated, frame)
+    run = _forward if jax.device_count() == 1 else _forward_by_device[len(gate)]
+    one_by_one = sequential_vmap(lambda *arrays: run(arrays, how))
+    return one_by_one(x, kernel, bias, *gate)
 
 
 @jax.jit(static_argnames=("k", "dilation", "pad", "interpret"))
@@ -77,25 +97,22 @@ def gradients(
     return sums[:-1].reshape(k, k, 1, -1), sums[-1]
 
 
-def _forward(
-    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, interpret: bool
-) -> Array:
+def _forward(arrays: tuple[Array, ...], how: _How) -> Array:
+    x, kernel, bias, *gate = arrays
     n, h, w, c = x.shape
-    k = kernel.shape[0]
-    h, w = (size + 2 * pad - dilation * (k - 1) for size in (h, w))
+    k, dilation = kernel.shape[0], how.dilation
+    around = 2 * (how.pad + how.frame) - dilation * (k - 1)
+    h, w = h + around, w + around
     channels = _channels(c)
-    # Program r does the rows r//d·(d·_ROWS) + r%d, and on in steps of d.
-    bands = pl.cdiv(h, _ROWS * dilation) * dilation
-    sizes = {"k": k, "dilation": dilation, "pad": pad, "channels": channels}
     call = pl.pallas_call(
-        partial(_forward_kernel, **sizes),
+        partial(_forward_kernel, k=k, channels=channels, how=how),
         out_shape=jax.ShapeDtypeStruct((n, h, w, c), x.dtype),
-        grid=(n * bands, pl.cdiv(w, _COLUMNS), pl.cdiv(c, channels)),
+        grid=(n * _bands(h, dilation), pl.cdiv(w, _COLUMNS), pl.cdiv(c, channels)),
         compiler_params=triton.CompilerParams(num_warps=4),
-        interpret=interpret,
+        interpret=how.interpret,
         name="depthwise_forward",
     )
-    return call(x, kernel.reshape(k * k, c), bias.reshape(1, c))
+    return call(x, kernel.reshape(k * k, c), bias.reshape(1, c), *gate)
 
 
 def _gradients(
@@ -104,11 +121,10 @@ def _gradients(
     """Return the sums of all taps, and last that of the bias [k² + 1, c]."""
     n, h, _, c = dy.shape
     channels = _channels(c)
-    bands = pl.cdiv(h, _GRADIENT_ROWS)
-    blocks = pl.cdiv(c, channels)
+    bands, blocks = _bands(h, dilation), pl.cdiv(c, channels)
     sizes = {"k": k, "dilation": dilation, "pad": pad, "channels": channels}
     call = pl.pallas_call(
-        partial(_gradients_kernel, **sizes),
+        partial(_gradients_kernel, **sizes, interpret=interpret),
         out_shape=jax.ShapeDtypeStruct(
             (n * bands, k * k + 1, blocks * channels), jnp.float32
         ),
@@ -120,15 +136,11 @@ def _gradients(
     return call(x, dy).sum(0)[:, :c]
 
 
-def _split_forward(
-    dilation: int, pad: int, interpret: bool, mesh: Mesh, shapes: Any, _: Any
-) -> Any:
-    images, whole, _ = _shardings(mesh, shapes[0])
-
-    def forward(x: Array, kernel: Array, bias: Array) -> Array:
-        return _forward(x, kernel, bias, dilation, pad, interpret)
-
-    return mesh, forward, images, (images, whole, whole)
+def _split_forward(how: _How, mesh: Mesh, shapes: Any, _: Any) -> Any:
+    (x, _, _, *gate) = shapes[0]
+    images, whole, _ = _shardings(mesh, x)
+    arguments = (images, whole, whole, *(images for _ in gate))
+    return mesh, partial(_forward, how=how), images, (arguments,)
 
 
 def _split_gradients(
@@ -154,10 +166,14 @@ def _shardings(mesh: Mesh, x: Any) -> tuple[NamedSharding, NamedSharding, Any]:
 
 
 # XLA cannot split a kernel that is not its own: it would gather all images.
-_forward_by_device = custom_partitioning(_forward, static_argnums=(3, 4, 5))
-_forward_by_device.def_partition(
-    _split_forward, sharding_rule="n a b c, i j k c, c -> n h w c"
-)
+_forward_by_device = [
+    custom_partitioning(_forward, static_argnums=(1,)) for _ in range(2)
+]
+for _gates, _by_device in enumerate(_forward_by_device):
+    _by_device.def_partition(
+        _split_forward,
+        sharding_rule=f"n a b c, i j k c, c{', n h w c' * _gates} -> n h w c",
+    )
 _gradients_by_device = custom_partitioning(_gradients, static_argnums=(2, 3, 4, 5))
 _gradients_by_device.def_partition(
     _split_gradients, sharding_rule="n a b c, n h w c -> t c"
@@ -168,18 +184,16 @@ def _forward_kernel(
     x: Any,
     kernel: Any,
     bias: Any,
-    out: Any,
-    *,
+    *gate_and_out: Any,
     k: int,
-    dilation: int,
-    pad: int,
     channels: int,
+    how: _How,
 ) -> None:
+    *gate, out = gate_and_out
     _, h, w, c = out.shape
-    bands = pl.cdiv(h, _ROWS * dilation) * dilation
-    image, band = _divide(pl.program_id(0), bands)
-    block, offset = _divide(band, dilation)
-    top = block * (dilation * _ROWS) + offset
+    dilation, pad, frame = how.dilation, how.pad + how.frame, how.frame
+    fma = partial(_fma, interpret=how.interpret)
+    image, top = _image_and_row(pl.program_id(0), h, dilation)
     left, first = pl.program_id(1) * _COLUMNS, pl.program_id(2) * channels
     columns = left + _arange(_COLUMNS)[:, None]
     of_channels = first + _arange(channels)[None]
@@ -200,49 +214,78 @@ def _forward_kernel(
         for step, (row, in_row) in enumerate(rows):
             part = _load(x, (image, row, column, of_channels), inside & in_row)
             for i in range(max(0, step - _ROWS + 1), min(k, step + 1)):
-                sums[step - i] += part * taps[i]
-    for step in range(_ROWS):
+                sums[step - i] = fma(part, taps[i], sums[step - i])
+    for step, value in enumerate(sums):
         row = top + step * dilation
-        triton.store(
-            out.at[image, row, columns, of_channels],
-            sums[step].astype(out.dtype),
-            mask=(columns < w) & known & (row < h),
-        )
+        place, inside = (image, row, columns, of_channels), (columns < w) & (row < h)
+        if how.activated:
+            value = polynomial_gelu(value, fma)
+        for factor in gate:
+            value = value * _load(factor, place, inside & known)
+        if frame:
+            framed = (columns >= frame) & (columns < w - frame)
+            framed &= (row >= frame) & (row < h - frame)
+            value = jnp.where(framed, value, 0.0)
+        triton.store(out.at[place], value.astype(out.dtype), mask=inside & known)
 
 
 def _gradients_kernel(
-    x: Any, dy: Any, out: Any, *, k: int, dilation: int, pad: int, channels: int
+    x: Any,
+    dy: Any,
+    out: Any,
+    *,
+    k: int,
+    dilation: int,
+    pad: int,
+    channels: int,
+    interpret: bool,
 ) -> None:
     _, h, w, c = dy.shape
-    bands = pl.cdiv(h, _GRADIENT_ROWS)
-    image, band = _divide(pl.program_id(0), bands)
+    image, top = _image_and_row(pl.program_id(0), h, dilation)
     first = pl.program_id(1) * channels
-    tiles = pl.cdiv(w, _GRADIENT_COLUMNS)
     of_channels = first + _arange(channels)[None]
     known = of_channels < c
+    fma = partial(_fma, interpret=interpret)
+    rows = _places(top, _ROWS + k - 1, dilation, pad, x.shape[1])
 
     def add_tile(tile: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-        row, column = _divide(tile, tiles)
-        row += band * _GRADIENT_ROWS
-        columns = column * _GRADIENT_COLUMNS + _arange(_GRADIENT_COLUMNS)[:, None]
+        columns = tile * _GRADIENT_COLUMNS + _arange(_GRADIENT_COLUMNS)[:, None]
         # Zero outside of dy, so what a tile has beyond its edge adds nothing.
-        inside = (columns < w) & known & (row < h)
-        slope = _load(dy, (image, row, columns, of_channels), inside)
-        rows = _places(row, k, dilation, pad, x.shape[1])
-        across = _places(columns, k, dilation, pad, x.shape[2])
-        across = [(column, in_column & known) for column, in_column in across]
-        taps = product(rows, across)
-        new = [
-            total + slope * _load(x, (image, i, j, of_channels), in_row & in_column)
-            for total, ((i, in_row), (j, in_column)) in zip(sums, taps, strict=False)
+        slopes = [
+            _load(
+                dy, (image, row, columns, of_channels), (columns < w) & known & inside
+            )
+            for row, inside in _places(top, _ROWS, dilation, 0, h)
         ]
-        return *new, sums[-1] + slope
+        *taps, bias = sums
+        for j, (column, in_column) in enumerate(
+            _places(columns, k, dilation, pad, x.shape[2])
+        ):
+            inside = in_column & known
+            for step, (row, in_row) in enumerate(rows):
+                part = _load(x, (image, row, column, of_channels), inside & in_row)
+                for i in range(max(0, step - _ROWS + 1), min(k, step + 1)):
+                    tap = i * k + j
+                    taps[tap] = fma(part, slopes[step - i], taps[tap])
+        return *taps, bias + sum(slopes)
 
     zeros = (jnp.zeros((_GRADIENT_COLUMNS, channels), jnp.float32),) * (k * k + 1)
-    steps = jnp.int32(_GRADIENT_ROWS * tiles)
-    sums = lax.fori_loop(jnp.int32(0), steps, add_tile, zeros)
+    tiles = jnp.int32(pl.cdiv(w, _GRADIENT_COLUMNS))
+    sums = lax.fori_loop(jnp.int32(0), tiles, add_tile, zeros)
     for tap, total in enumerate(sums):
         out[pl.program_id(0), tap, pl.ds(first, channels)] = total.sum(0)
+
+
+def _bands(h: int, dilation: int) -> int:
+    """Return how many programs do the rows of an image."""
+    return pl.cdiv(h, _ROWS * dilation) * dilation
+
+
+def _image_and_row(program: Array, h: int, dilation: int) -> tuple[Array, Array]:
+    """Return the image of a program and its first row; it goes on in steps of d."""
+    image, band = _divide(program, _bands(h, dilation))
+    block, offset = _divide(band, dilation)
+    return image, block * (dilation * _ROWS) + offset
 
 
 def _places(
@@ -257,6 +300,28 @@ def _load(ref: Any, index: tuple[Array, ...], inside: Array) -> Array:
     """Load a part of a row [columns, channels], float32, zero where not `inside`."""
     part = triton.load(ref.at[index], mask=inside, other=0.0)
     return part.astype(jnp.float32)
+
+
+def _fma(
+    x: Array | float, y: Array | float, z: Array | float, *, interpret: bool
+) -> Array:
+    """Return x·y + z, float32, in one instruction: XLA does not let two become one."""
+    if interpret:
+        return multiply_add(x, y, z)
+    arguments = jnp.broadcast_arrays(
+        *(
+            jnp.full((), v, jnp.float32) if isinstance(v, float) else v
+            for v in (x, y, z)
+        )
+    )
+    (out,) = triton.elementwise_inline_asm(
+        "fma.rn.f32 $0, $1, $2, $3;",
+        args=arguments,
+        constraints="=f,f,f,f",
+        pack=1,
+        result_shape_dtypes=[jax.ShapeDtypeStruct(arguments[0].shape, jnp.float32)],
+    )
+    return out
 
 
 def _arange(stop: int) -> Array:

@@ -24,12 +24,19 @@ def pointwise(x: Array, kernel: Array) -> Array:
     Returns:
         Features [n, h, w, d] of that dtype.
     """
+    # The barriers, here and below: XLA on GPU merges two products that share an operand
+    # into one, then copies whole maps to part its result and the gradients again.
+    x, kernel = lax.platform_dependent(
+        x, kernel, cuda=_barrier, default=lambda *operands: operands
+    )
     return (_rows(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
 
 
+def _barrier(*operands: Array) -> tuple[Array, ...]:
+    return lax.optimization_barrier(operands)
+
+
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    # The barriers, here and below: XLA on GPU merges two products that share an operand
-    # into one, then copies whole maps to part its result and the gradients again.
     x, kernel = lax.optimization_barrier((x, kernel))
     return pointwise(x, kernel), (x, kernel)
 

@@ -16,6 +16,7 @@ from jax.experimental.pallas import triton
 
 from lkdn_jax.ops import depthwise_pallas
 from lkdn_jax.ops.depthwise import depthwise_conv
+from lkdn_jax.ops.gelu import gelu
 
 
 class Checked:
@@ -117,9 +118,15 @@ def test_every_place_once_and_none_outside(shape, k, dilation, pad):
         implementation="lax",
     )
     expected, pullback = jax.vjp(partial(conv, x), kernel, bias)
-    y = depthwise_pallas._forward(x, kernel, bias, dilation, pad, interpret=True)
+    how = partial(depthwise_pallas._How, dilation, pad, interpret=True)
+    y = depthwise_pallas._forward((x, kernel, bias), how())
     np.testing.assert_allclose(y, expected, atol=1e-5)
     dy = jnp.asarray(rng.normal(size=y.shape).astype(np.float32))
     sums = depthwise_pallas._gradients(x, dy, k, dilation, pad, interpret=True)
     for found, wanted in zip((sums[:-1], sums[-1]), pullback(dy), strict=True):
         np.testing.assert_allclose(found.reshape(wanted.shape), wanted, atol=1e-4)
+    gated = depthwise_pallas._forward((x, kernel, bias, dy), how())
+    np.testing.assert_allclose(gated, expected * dy, atol=2e-5)
+    framed = depthwise_pallas._forward((x, kernel, bias), how(activated=True, frame=1))
+    wanted = np.pad(gelu(expected), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    np.testing.assert_allclose(framed, wanted, atol=1e-5)

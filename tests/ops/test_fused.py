@@ -1,0 +1,126 @@
+"""What CUDA computes in one kernel is what the other platforms compute in several."""
+
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lkdn_jax.ops import depthwise_pallas
+from lkdn_jax.ops.depthwise import depthwise_conv
+from lkdn_jax.ops.fused import framed_gelu, gated
+from lkdn_jax.ops.gelu import gelu
+
+GELU = {"dilation": 1, "pad": 0, "activated": True, "frame": 1}
+
+
+def assert_close(a, b, **tolerances):
+    np.testing.assert_allclose(np.asarray(a, np.float32), b, **tolerances)
+
+
+def arrays(k, *shapes, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    c = shapes[0][-1]
+    return [
+        jnp.asarray(rng.normal(size=shape), of)
+        for shape, of in [
+            (shapes[0], dtype),
+            ((k, k, 1, c), jnp.float32),
+            ((c,), jnp.float32),
+            *((shape, dtype) for shape in shapes[1:]),
+        ]
+    ]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("size", [(3, 3), (9, 36)])
+def test_gelu_in_the_kernel(size, dtype):
+    x, kernel, bias = arrays(3, (2, *size, 6), dtype=dtype)
+    fused = depthwise_pallas.forward(x, kernel, bias, **GELU, interpret=True)
+    assert fused.dtype == dtype
+    assert fused.shape == (2, *size, 6)
+    edge = np.pad(np.zeros((size[0] - 2, size[1] - 2)), 1, constant_values=1) == 1
+    assert (np.asarray(fused)[:, edge] == 0).all()
+    inner = depthwise_conv(
+        x.astype(jnp.float32), kernel, bias, padding="VALID", implementation="lax"
+    )
+    exact = jax.nn.gelu(np.asarray(inner, np.float64), approximate=False)
+    for got in (fused, framed_gelu(x, kernel, bias)):
+        near = 1e-5 if dtype == jnp.float32 else 2e-2 * np.abs(exact).max()
+        assert_close(got[:, 1:-1, 1:-1], exact, atol=near)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gate_in_the_kernel(dtype):
+    x, kernel, bias, gate = arrays(5, (2, 9, 18, 6), (2, 9, 18, 6), dtype=dtype)
+    fused = depthwise_pallas.forward(
+        x, kernel, bias, gate, dilation=3, pad=6, interpret=True
+    )
+    assert fused.dtype == dtype
+    wide = partial(depthwise_conv, dilation=3, implementation="lax")
+    exact = gate.astype(jnp.float32) * wide(x.astype(jnp.float32), kernel, bias)
+    for got in (fused, gated(gate, x, kernel, bias, dilation=3)):
+        near = 2e-5 if dtype == jnp.float32 else 2e-2 * np.abs(exact).max()
+        assert_close(got, exact, atol=near)
+
+
+def test_gradients_are_those_of_the_parts():
+    x, kernel, bias = arrays(3, (2, 7, 6, 4))
+    dy, gate = (arrays(3, (2, 7, 6, 4))[0] + step for step in (1, 2))
+
+    def parts(x, kernel, bias):
+        y = gelu(depthwise_conv(x, kernel, bias, padding="VALID"))
+        return jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def product(x, kernel, bias):
+        return gate * depthwise_conv(x, kernel, bias, dilation=2)
+
+    gate_first = partial(gated, gate, dilation=2)
+    for ours, reference in ((framed_gelu, parts), (gate_first, product)):
+        y, pullback = jax.vjp(ours, x, kernel, bias)
+        expected, expected_pullback = jax.vjp(reference, x, kernel, bias)
+        assert_close(y, expected, atol=1e-6)
+        for a, b in zip(pullback(dy), expected_pullback(dy), strict=True):
+            assert_close(a, b, rtol=1e-5, atol=1e-5)
+    of_gate = jax.grad(lambda gate: gated(gate, x, kernel, bias).sum())(gate)
+    assert_close(of_gate, depthwise_conv(x, kernel, bias), atol=1e-6)
+
+
+def test_takes_images_one_by_one():
+    x, kernel, bias, gate = arrays(5, (3, 9, 8, 4), (3, 9, 8, 4))
+    fused = partial(depthwise_pallas.forward, dilation=1, pad=2, interpret=True)
+    each = jax.vmap(lambda x, gate: fused(x[None], kernel, bias, gate[None])[0])
+    assert_close(each(x, gate), fused(x, kernel, bias, gate), atol=1e-6)
+
+
+TWO_DEVICES = """
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from functools import partial
+from lkdn_jax.ops.depthwise_pallas import forward
+
+jax.config.update("jax_num_cpu_devices", 2)
+mesh = jax.make_mesh((2,), ("batch",), (AxisType.Auto,))
+by_image = NamedSharding(mesh, PartitionSpec("batch"))
+x = jax.random.normal(jax.random.key(0), (4, 9, 7, 6))
+kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 6))
+split = jax.device_put(x, by_image)
+for gate, how in (((), dict(activated=True, frame=1, pad=0)), ((x,), dict(pad=1))):
+    run = jax.jit(partial(forward, dilation=1, interpret=True, **how))
+    compiled = run.lower(split, kernel, kernel[0, 0, 0], *gate).compile()
+    program = compiled.as_text()
+    print(program.count(" all-reduce("), program.count(" all-gather("))
+    got = run(split, kernel, kernel[0, 0, 0], *gate)
+    assert got.sharding.is_equivalent_to(by_image, 4), got.sharding
+    assert jnp.allclose(got, run(x, kernel, kernel[0, 0, 0], *gate), atol=1e-6)
+"""
+
+
+def test_images_stay_on_their_device():
+    command = [sys.executable, "-c", TWO_DEVICES]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "0"] * 2, done.stderr
