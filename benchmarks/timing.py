@@ -30,6 +30,7 @@ PRECISIONS: dict[str, tuple[Any, str]] = {
     "float32": (None, "highest"),
     "tf32": (None, "default"),
 }
+_DEPTHWISE = ("depthwise_conv", "framed_gelu", "gated")  # as `layers` calls them
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "onnxruntime", "openvino")
 
 
@@ -110,18 +111,20 @@ def precisions(asked: Sequence[str] | None) -> list[str]:
 
 @contextmanager
 def depthwise(implementation: Implementation | None) -> Iterator[None]:
-    """Have the network take this implementation of `depthwise_conv` while it is traced.
+    """Have the network take this implementation of depthwise convolutions while traced.
 
     Args:
         implementation: As the argument of that name; None: as chosen by platform.
     """
-    chosen = layers.depthwise_conv
-    layers.depthwise_conv = partial(chosen, implementation=implementation)
+    chosen = {name: getattr(layers, name) for name in _DEPTHWISE}
+    for name, function in chosen.items():
+        setattr(layers, name, partial(function, implementation=implementation))
     jax.clear_caches()  # of what was traced with another
     try:
         yield
     finally:
-        layers.depthwise_conv = chosen
+        for name, function in chosen.items():
+            setattr(layers, name, function)
         jax.clear_caches()
 
 

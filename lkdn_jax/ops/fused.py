@@ -12,35 +12,49 @@ import jax.numpy as jnp
 from jax import Array
 
 from lkdn_jax.ops import depthwise_pallas
-from lkdn_jax.ops.depthwise import choose, depthwise_conv
+from lkdn_jax.ops.depthwise import Implementation, choose, depthwise_conv
 from lkdn_jax.ops.gelu import gelu
 from lkdn_jax.ops.order import store
 
 
-def framed_gelu(x: Array, kernel: Array, bias: Array) -> Array:
+def framed_gelu(
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    *,
+    implementation: Implementation | None = None,
+) -> Array:
     """Convolve framed features, apply GELU, and frame what comes out.
 
     Args:
         x: Features with one pixel of zeros around them [n, h + 2, w + 2, c].
         kernel: Kernel [3, 3, 1, c] of the dtype of `x` or wider.
         bias: Bias [c], likewise.
+        implementation: As of `depthwise_conv`.
 
     Returns:
         Features [n, h + 2, w + 2, c] of the dtype of `x`, stored.
     """
+    conv = partial(depthwise_conv, padding="VALID", implementation=implementation)
 
     def function(x: Array, kernel: Array, bias: Array) -> Array:
-        y = gelu(depthwise_conv(x, kernel, bias, padding="VALID"))
+        y = gelu(conv(x, kernel, bias))
         return store(jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0))))
 
     pallas = partial(
         depthwise_pallas.forward, dilation=1, pad=0, activated=True, frame=1
     )
-    return _without_gradient(pallas, function, x, kernel, bias)
+    return _without_gradient(implementation, pallas, function, x, kernel, bias)
 
 
 def gated(
-    gate: Array, x: Array, kernel: Array, bias: Array, *, dilation: int = 1
+    gate: Array,
+    x: Array,
+    kernel: Array,
+    bias: Array,
+    *,
+    dilation: int = 1,
+    implementation: Implementation | None = None,
 ) -> Array:
     """Multiply features by a depthwise convolution of others.
 
@@ -50,27 +64,32 @@ def gated(
         kernel: Kernel [k, k, 1, c] with k odd, of that dtype or wider.
         bias: Bias [c], likewise.
         dilation: Distance between neighbouring taps, in pixels.
+        implementation: As of `depthwise_conv`.
 
     Returns:
         Features of that shape and dtype.
     """
+    conv = partial(depthwise_conv, dilation=dilation, implementation=implementation)
 
     def function(x: Array, kernel: Array, bias: Array, gate: Array) -> Array:
-        return gate * depthwise_conv(x, kernel, bias, dilation=dilation)
+        return gate * conv(x, kernel, bias)
 
     pad = dilation * (kernel.shape[0] // 2)
     pallas = partial(depthwise_pallas.forward, dilation=dilation, pad=pad)
-    return _without_gradient(pallas, function, x, kernel, bias, gate)
+    return _without_gradient(implementation, pallas, function, x, kernel, bias, gate)
 
 
 def _without_gradient(
-    pallas: Callable[..., Array], function: Callable[..., Array], *arrays: Array
+    implementation: Implementation | None,
+    pallas: Callable[..., Array],
+    function: Callable[..., Array],
+    *arrays: Array,
 ) -> Array:
-    """Compute a function, by `pallas` on CUDA, but not to take its gradient."""
+    """Compute a function, by `pallas` where that is chosen and no gradient is taken."""
 
     @jax.custom_vjp
     def run(*arrays: Array) -> Array:
-        return choose(None, pallas, function, *arrays)
+        return choose(implementation, pallas, function, *arrays)
 
     run.defvjp(partial(jax.vjp, function), lambda pullback, dy: pullback(dy))
     return run(*arrays)

@@ -14,7 +14,7 @@ from lkdn_jax.ops.depthwise import depthwise_conv
 from lkdn_jax.ops.fused import framed_gelu, gated
 from lkdn_jax.ops.gelu import gelu
 
-GELU = {"dilation": 1, "pad": 0, "activated": True, "frame": 1}
+OTHERS = (None, "lax", "shift")
 
 
 def assert_close(a, b, **tolerances):
@@ -39,7 +39,7 @@ def arrays(k, *shapes, dtype=jnp.float32):
 @pytest.mark.parametrize("size", [(3, 3), (9, 36)])
 def test_gelu_in_the_kernel(size, dtype):
     x, kernel, bias = arrays(3, (2, *size, 6), dtype=dtype)
-    fused = depthwise_pallas.forward(x, kernel, bias, **GELU, interpret=True)
+    fused = framed_gelu(x, kernel, bias, implementation="pallas")
     assert fused.dtype == dtype
     assert fused.shape == (2, *size, 6)
     edge = np.pad(np.zeros((size[0] - 2, size[1] - 2)), 1, constant_values=1) == 1
@@ -48,7 +48,8 @@ def test_gelu_in_the_kernel(size, dtype):
         x.astype(jnp.float32), kernel, bias, padding="VALID", implementation="lax"
     )
     exact = jax.nn.gelu(np.asarray(inner, np.float64), approximate=False)
-    for got in (fused, framed_gelu(x, kernel, bias)):
+    others = [framed_gelu(x, kernel, bias, implementation=i) for i in OTHERS]
+    for got in (fused, *others):
         near = 1e-5 if dtype == jnp.float32 else 2e-2 * np.abs(exact).max()
         assert_close(got[:, 1:-1, 1:-1], exact, atol=near)
 
@@ -56,13 +57,12 @@ def test_gelu_in_the_kernel(size, dtype):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_gate_in_the_kernel(dtype):
     x, kernel, bias, gate = arrays(5, (2, 9, 18, 6), (2, 9, 18, 6), dtype=dtype)
-    fused = depthwise_pallas.forward(
-        x, kernel, bias, gate, dilation=3, pad=6, interpret=True
-    )
+    fused = gated(gate, x, kernel, bias, dilation=3, implementation="pallas")
     assert fused.dtype == dtype
     wide = partial(depthwise_conv, dilation=3, implementation="lax")
     exact = gate.astype(jnp.float32) * wide(x.astype(jnp.float32), kernel, bias)
-    for got in (fused, gated(gate, x, kernel, bias, dilation=3)):
+    conv = partial(gated, gate, x, kernel, bias, dilation=3)
+    for got in (fused, *(conv(implementation=i) for i in OTHERS)):
         near = 2e-5 if dtype == jnp.float32 else 2e-2 * np.abs(exact).max()
         assert_close(got, exact, atol=near)
 
