@@ -5,7 +5,7 @@ import hashlib
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def _with_lr(hr_path: Path, lr_path: Path, scale: int) -> list[Photograph]:
     return photographs
 
 
-def _without_lr(path: Path, scale: int) -> list[Photograph]:
+def _without_lr(path: Path, scale: int, given: Set[Path]) -> list[Photograph]:
     if not path.is_dir():
         images = _images(path)
         for image in images:
@@ -142,17 +142,20 @@ def _without_lr(path: Path, scale: int) -> list[Photograph]:
         return [Photograph(image, None) for image in images]
     pairs = find_pairs(path, scale).pairs
     if pairs[0].lr is None:
-        _check_below(pairs[0].hr.parent)
+        _check_below(pairs[0].hr.parent, given)
     return [
         Photograph(ImageFile(pair.hr), None if pair.lr is None else ImageFile(pair.lr))
         for pair in pairs
     ]
 
 
-def _check_below(path: Path) -> None:
+def _check_below(path: Path, given: Set[Path]) -> None:
     """Refuse to leave out images in folders within: a zip's are all taken."""
     for file in path.glob("*/**/*"):
-        parts = file.relative_to(path).parts
+        relative = file.relative_to(path)
+        if any(path / folder in given for folder in relative.parents[:-1]):
+            continue  # an input of its own
+        parts = relative.parts
         # Hidden parts do not count, nor the tiles of what `prepare` has not finished.
         if any(part.startswith(".") or part.endswith(PARTIAL) for part in parts):
             continue
@@ -194,13 +197,14 @@ def find_photographs(
         )
     photographs: list[Photograph] = []
     seen: set[Photograph] = set()
+    folders = {given.resolve() for given in inputs}
     for i, given in enumerate(inputs):
         path = given.resolve()
         lr_path = lr_inputs[i].resolve() if lr_inputs else None
         if lr_path is not None:
             found = _with_lr(path, lr_path, scale)
         else:
-            found = _without_lr(path, scale)
+            found = _without_lr(path, scale, folders)
         if not found:
             raise InputError(
                 f"{given} holds no images: it must hold files ending in "

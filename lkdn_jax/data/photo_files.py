@@ -57,6 +57,8 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
         raise InputError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: check the path") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path} is a folder: give an image in it") from error
     except PermissionError as error:
         raise InputError(f"{path}: {error.strerror}; change its permissions") from error
     except Image.UnidentifiedImageError as error:
@@ -106,14 +108,18 @@ def write_photo(path: str | os.PathLike[str], photo: Photo) -> tuple[str, ...]:
         What the format could not keep, in words.
 
     Raises:
-        InputError: An unknown suffix, an image too large for the format, or a file that
-            cannot be written.
+        InputError: An unknown suffix, another dtype, an image too large for the format,
+            or a file that cannot be written.
     """
     file_format = FORMATS.get(Path(path).suffix.lower())
     if file_format is None:
         raise InputError(
             f"{path} has suffix {Path(path).suffix!r}: it names the format and must be "
             f"one of {', '.join(FORMATS)}; rename the output"
+        )
+    if photo.pixels.dtype not in (np.uint8, np.uint16):
+        raise InputError(
+            f"{path}: pixels of dtype {photo.pixels.dtype}; give uint8 or uint16"
         )
     notes: tuple[str, ...] = ()
     if photo.alpha is not None and file_format not in _ALPHA_FORMATS:

@@ -5,7 +5,8 @@ import numpy.typing as npt
 import skimage.data
 
 from lkdn_jax.data.bicubic import downscale
-from lkdn_jax.data.tiles import Tiles, cut_tiles, join_tiles
+from lkdn_jax.data.tiles import Tiles, check_tile, cut_tiles, join_tiles
+from lkdn_jax.errors import InputError
 
 # Only what lies inside the package: `skimage.data` would download the others.
 PHOTOGRAPHS_TRAIN = (
@@ -48,11 +49,21 @@ def photograph_tiles(scale: int, tile: int) -> Tiles:
     Raises:
         InputError: A bad scale or tile, or a tile larger than a photograph.
     """
-    parts = []
+    check_tile(tile, scale)
+    hrs = {}
     for name in PHOTOGRAPHS_TRAIN:
         image = load_photograph(name)
         h, w = (size // scale * scale for size in image.shape[:2])
-        hr = image[:h, :w]
+        hrs[name] = image[:h, :w]
+    smallest = min(hrs, key=lambda name: min(hrs[name].shape[:2]))
+    h, w, _ = hrs[smallest].shape
+    if tile > min(h, w):
+        raise InputError(
+            f"photograph {smallest} is {h}x{w} (height x width): use data.tile of at "
+            f"most {min(h, w)}"
+        )
+    parts = []
+    for name, hr in hrs.items():
         lr = downscale(hr, scale, "matlab")
         parts.append(cut_tiles(lr, hr, scale, tile, f"photograph {name}"))
     return join_tiles(parts)

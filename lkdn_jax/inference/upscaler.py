@@ -91,6 +91,11 @@ class Upscaler:
             InputError: An unusable file, parameters that do not fit the network or are
                 not finite, or one of the other arguments is not as said.
         """
+        if not isinstance(weights, (str, os.PathLike, tuple)):
+            raise InputError(
+                f"weights of type {type(weights).__name__}: give a file or a tuple "
+                "(model, params)"
+            )
         if isinstance(weights, tuple):
             model, params = weights
             check_params(params, expected_params(model))

@@ -53,16 +53,19 @@ def depthwise_conv(
     Raises:
         ValueError: A shape or argument is none of the above.
     """
-    k, channels = kernel.shape[0], x.shape[-1]
+    if x.ndim != 4:
+        raise ValueError(f"x of shape {x.shape}: give features [n, h, w, c]")
+    k, channels = (*kernel.shape, 0)[0], x.shape[-1]
     if kernel.shape != (k, k, 1, channels) or k % 2 == 0:
         raise ValueError(
             f"kernel of shape {kernel.shape}: a depthwise kernel for {channels} "
             f"channels is [k, k, 1, {channels}] with k odd"
         )
-    for value, known in ((implementation or "lax", Implementation), (padding, Padding)):
+    which = "lax" if implementation is None else implementation
+    for value, known in ((which, Implementation), (padding, Padding)):
         if value not in get_args(known):
             raise ValueError(f"{value!r}: use one of {', '.join(get_args(known))}")
-    if dilation < 1:
+    if dilation < 1 or dilation % 1:
         raise ValueError(f"dilation {dilation}: use 1 or more")
     extent = dilation * (k - 1) + 1
     if padding == "VALID" and min(x.shape[1:3]) < extent:
@@ -72,6 +75,8 @@ def depthwise_conv(
         )
     if bias is None:
         bias = jnp.zeros(channels, x.dtype)
+    if bias.shape != (channels,):
+        raise ValueError(f"bias of shape {bias.shape}: give [{channels}], or None")
     pad = dilation * (k // 2) if padding == "SAME" else 0
     if implementation == "lax":
         kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)

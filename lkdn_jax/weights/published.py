@@ -163,4 +163,4 @@ def check_finite(params: Tree, source: str = "") -> None:
 
 def _shapes(params: Tree) -> dict[str, tuple[int, ...]]:
     flat: dict[str, Any] = flatten_dict(dict(params), sep=".")
-    return {name: tuple(leaf.shape) for name, leaf in flat.items()}
+    return {name: tuple(getattr(leaf, "shape", ())) for name, leaf in flat.items()}

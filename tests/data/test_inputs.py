@@ -61,6 +61,21 @@ def test_images_given_twice_by_another_way_are_refused(tmp_path):
     assert len(find_photographs([hr, hr], [lr, other], 4)) == 2
 
 
+def test_folders_within_a_folder_are_inputs_of_their_own(tmp_path):
+    outer, inner, deep = (tmp_path / name for name in ("a", "a/b", "a/b/c"))
+    deep.mkdir(parents=True)
+    for folder in (outer, inner, deep):
+        (folder / "1.png").write_bytes(png(8))
+    assert len(find_photographs([outer, inner, deep], [], 4)) == 3
+    for inputs, left in (
+        ([outer], inner),
+        ([outer, inner], deep),
+        ([inner, outer], deep),
+    ):
+        with pytest.raises(InputError, match=f"^{left} holds images too"):
+            find_photographs(inputs, [], 4)
+
+
 def test_work_is_named_by_the_files_as_they_are_and_the_options(tmp_path):
     hr, lr = tmp_path / "hr.png", tmp_path / "lr.png"
     hr.write_bytes(png(8))

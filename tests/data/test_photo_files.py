@@ -178,6 +178,21 @@ def test_webp_keeps_colours_that_are_not_seen(tmp_path):
     np.testing.assert_array_equal(back.alpha, alpha)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp", "a.webp"])
+def test_refuses_to_write_floating_point(tmp_path, name):
+    photo = Photo(np.zeros((4, 4, 3), np.float32), np.ones((4, 4, 1), np.float32))
+    with pytest.raises(
+        InputError, match="pixels of dtype float32; give uint8 or uint16"
+    ):
+        write_photo(tmp_path / name, photo)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_is_no_photograph(tmp_path):
+    with pytest.raises(InputError, match=f"{tmp_path} is a folder: give an image"):
+        read_photo(tmp_path)
+
+
 def test_deep_animations_are_refused(tmp_path):
     path = tmp_path / "a.png"
     write_photo(path, Photo(pixels(3, dtype=np.uint16)))

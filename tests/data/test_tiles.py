@@ -117,3 +117,8 @@ def test_photographs_are_held_out():
 def test_a_photograph_smaller_than_a_tile_is_named():
     with pytest.raises(InputError, match="photograph stereo_motorcycle is 500x740"):
         photograph_tiles(4, 504)
+    with pytest.raises(InputError, match=r"use data\.tile of at most 498"):
+        photograph_tiles(3, 504)
+    for scale, tile in ((0, 256), (4, 255)):
+        with pytest.raises(InputError, match=r"must be"):
+            photograph_tiles(scale, tile)

@@ -256,6 +256,12 @@ def test_refuses_parameters_that_are_not_finite(weights, tmp_path, value):
         Upscaler(tmp_path / "bad.msgpack")
 
 
+@pytest.mark.parametrize("other", [None, [], {}])
+def test_refuses_what_are_no_weights(other):
+    with pytest.raises(InputError, match="give a file or a tuple"):
+        Upscaler(other)
+
+
 def test_refuses_a_bad_tile_or_context(weights):
     with pytest.raises(InputError, match="tile 8: must be at least 32"):
         Upscaler(weights, tile=8)

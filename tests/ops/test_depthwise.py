@@ -201,7 +201,7 @@ def test_bfloat16_is_summed_in_float32(implementation):
         check(dkernel[i, j, 0], (part * slope).sum((0, 1, 2)), 1e-4)
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 1, 3), (3, 5, 1, 3), (3, 3, 1, 2)])
+@pytest.mark.parametrize("shape", [(4, 4, 1, 3), (3, 5, 1, 3), (3, 3, 1, 2), ()])
 def test_refuses_other_kernels(shape):
     with pytest.raises(ValueError, match="a depthwise kernel for 3 channels"):
         depthwise_conv(jnp.zeros((1, 8, 8, 3)), jnp.zeros(shape))
@@ -213,7 +213,14 @@ def test_refuses_other_arguments():
         depthwise_conv(x, kernel, implementation="winograd")
     with pytest.raises(ValueError, match="'FULL': use one of SAME, VALID"):
         depthwise_conv(x, kernel, padding="FULL")
-    for dilation in (0, -1):
+    with pytest.raises(ValueError, match="'': use one of lax"):
+        depthwise_conv(x, kernel, implementation="")
+    for shape in ((1,), (3, 1), ()):
+        with pytest.raises(ValueError, match=r"bias of shape .*: give \[3\], or None"):
+            depthwise_conv(x, kernel, jnp.zeros(shape))
+    with pytest.raises(ValueError, match=r"x of shape \(8, 8, 3\): give features"):
+        depthwise_conv(x[0], kernel)
+    for dilation in (0, -1, 1.5):
         with pytest.raises(ValueError, match=f"dilation {dilation}: use 1 or more"):
             depthwise_conv(x, kernel, dilation=dilation)
 

@@ -7,7 +7,7 @@ from flax import serialization
 
 import lkdn_jax
 from lkdn_jax import LKDN, InputError, lkdn_s
-from lkdn_jax.weights.published import to_published
+from lkdn_jax.weights.published import deduce_architecture, to_published
 from lkdn_jax.weights.torch_file import read_pth
 
 MODELS = {
@@ -127,6 +127,11 @@ def test_errors_list_missing_unexpected_and_misshapen_names(tmp_path, init, writ
 
 
 @pytest.mark.reference
+def test_a_tree_of_numbers_is_no_network():
+    with pytest.raises(InputError, match="not the weights of an LKDN"):
+        deduce_architecture({"a": 1, "fea_conv": {"pw": {"kernel": 2.0}}})
+
+
 def test_another_network_is_refused(reference):
     with pytest.raises(InputError, match="not the weights of an LKDN"):
         lkdn_jax.load(reference / "weights" / "BSRN_x4.pth")
