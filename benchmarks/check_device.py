@@ -29,6 +29,7 @@ from lkdn_jax.cli import ArgumentParser, run
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN, draw_params
 from lkdn_jax.ops.depthwise import depthwise_conv
+from lkdn_jax.ops.fused import framed_gelu, gated
 from lkdn_jax.weights.files import load
 
 
@@ -91,6 +92,44 @@ def check_depthwise(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
     return rows
 
 
+def check_inference(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
+    """Compare what takes no gradient, of float32 weights, with `lax` on the CPU."""
+    rng, rows = np.random.default_rng(), []
+    for h, w, c in ((3, 3, 3), (182, 322, 56), (22, 35, 70)):
+        x, gate = rng.normal(size=(2, 1, h, w, c)).astype(np.float32)
+        small, large = (
+            rng.normal(size=(k, k, 1, c)).astype(np.float32) for k in (3, 5)
+        )
+        bias = rng.normal(size=c).astype(np.float32)
+        functions = {
+            "GELU": partial(lambda k, b, x, _, **i: framed_gelu(x, k, b, **i), small),
+            "gate": partial(
+                lambda k, b, x, g, **i: gated(g, x, k, b, dilation=3, **i), large
+            ),
+            "alone": partial(
+                lambda k, b, x, _, **i: depthwise_conv(x, k, b, **i), large
+            ),
+        }
+        for what, function in functions.items():
+            expected = on(cpu, partial(function, bias, implementation="lax"), x, gate)
+            for dtype, bound in ((jnp.float32, 1e-4), (jnp.bfloat16, 2e-2)):
+
+                def run(
+                    x: Any, gate: Any, f: Any = function, dtype: Any = dtype
+                ) -> Any:
+                    return f(bias, x.astype(dtype), gate.astype(dtype))  # noqa: B023
+
+                name = f"{what} {h}×{w}×{c}, {jnp.dtype(dtype)}"
+                try:
+                    found = on(device, run, x, gate).astype(np.float32)
+                except Exception as error:  # noqa: BLE001  the others are checked
+                    print(f"{name} does not run: {' '.join(str(error).split())[:300]}")
+                    rows.append((name, math.inf, bound))
+                    continue
+                rows.append((name, difference(found, expected, relative=True), bound))
+    return rows
+
+
 def check_network(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
     """Compare output and gradient of the whole network."""
     model = LKDN()
@@ -138,7 +177,8 @@ def main() -> None:
     device, cpu = jax.devices()[0], jax.devices("cpu")[0]
     print(f"{device.device_kind} beside {cpu.device_kind}")
     with jax.default_matmul_precision("highest"):
-        rows = check_depthwise(cpu, device) + check_network(cpu, device)
+        rows = check_depthwise(cpu, device) + check_inference(cpu, device)
+        rows += check_network(cpu, device)
         rows += check_reference(device, flags.reference)
     wrong = [name for name, error, bound in rows if not error <= bound]
     for name, error, bound in rows:

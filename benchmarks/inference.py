@@ -78,7 +78,7 @@ def our_ways(
 def our_ways_and_plain(
     model: LKDN, params: Any, lr: np.ndarray, precisions: Sequence[str]
 ) -> dict[str, Upscale]:
-    """Compile ours; on CPU also as XLA does where it is told nothing, on GPU by XLA."""
+    """Compile ours; on CPU also without options, on GPU also by `shift`."""
     ways = our_ways(model, params, lr, precisions)
     if jax.default_backend() == "gpu":
         with timing.depthwise("shift"):
@@ -257,7 +257,11 @@ def main() -> None:
         help="(default: all there are)",
     )
     add("--rounds", type=int, default=12)
-    add("--others", action="store_true", help="also our other network, and no options")
+    add(
+        "--others",
+        action="store_true",
+        help="also our other network, on CPU no options, on GPU `shift`",
+    )
     add("--output", type=Path, help="JSON file to write")
     flags = parser.parse_args()
     results = []

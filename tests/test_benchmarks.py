@@ -75,6 +75,7 @@ def test_a_package_of_another_name_has_a_version(monkeypatch):
 def test_the_device_is_checked_to_the_end(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(check_device, "check_network", lambda *_: [("net", 0.5, 1.0)])
     monkeypatch.setattr(check_device, "check_depthwise", lambda *_: [("a", np.inf, 1)])
+    monkeypatch.setattr(check_device, "check_inference", lambda *_: [])
     output = tmp_path / "check.json"
     monkeypatch.setattr(
         sys, "argv", ["x", "--output", str(output), "--reference", str(tmp_path)]

@@ -91,7 +91,8 @@ class Upscaler:
             InputError: An unusable file, parameters that do not fit the network or are
                 not finite, or one of the other arguments is not as said.
         """
-        if not isinstance(weights, (str, os.PathLike, tuple)):
+        is_pair = isinstance(weights, tuple) and len(weights) == 2
+        if not is_pair and not isinstance(weights, (str, os.PathLike)):
             raise InputError(
                 f"weights of type {type(weights).__name__}: give a file or a tuple "
                 "(model, params)"

@@ -130,26 +130,31 @@ class DepthwiseConv(nn.Module):
         kernel_size: k, odd.
         dilation: Distance between neighbouring taps, in pixels.
         padding: `SAME`, or `VALID` for an input that has its frame of zeros already.
-        activated: Whether GELU and a frame follow; only for a framed input and k = 3.
         dtype: Dtype of the computation (None: that of the input and parameters).
     """
 
     kernel_size: int
     dilation: int = 1
     padding: Padding = "SAME"
-    activated: bool = False
     dtype: Dtype | None = None
 
     @nn.compact
     def __call__(
-        self, x: Array, valid: Array | None = None, gate: Array | None = None
+        self,
+        x: Array,
+        valid: Array | None = None,
+        *,
+        gate: Array | None = None,
+        activated: bool = False,
     ) -> Array:
         """Map [n, h, w, c] to [n, h, w, c], less dilation·(k − 1) if `VALID`.
 
         Args:
             x: Features.
             valid: Mask of the image, see `frames.mask`.
-            gate: Features of the same shape to multiply the output by.
+            gate: Features of the same shape to multiply the output by; if `SAME`.
+            activated: Whether GELU and a frame follow, so that the size stays; if k is
+                3 and `VALID`.
         """
         k, c = self.kernel_size, x.shape[-1]
         init = uniform_fan_in(k * k)
@@ -160,9 +165,10 @@ class DepthwiseConv(nn.Module):
             kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
             return x * kernel.reshape(1, 1, 1, c) + bias.reshape(1, 1, 1, c)
         x = mask(x, valid)
-        if self.activated:
+        if activated:
             return framed_gelu(x, kernel, bias)
         if gate is not None:
+            gate = gate.astype(x.dtype)
             return gated(gate, x, kernel, bias, dilation=self.dilation)
         return depthwise_conv(
             x, kernel, bias, dilation=self.dilation, padding=self.padding
@@ -208,10 +214,8 @@ class BSConv(nn.Module):
         """
         refuse_unfolded(self, "rep1x1")
         x = Conv(self.features, use_bias=False, dtype=self.dtype, name="pw")(x)
-        dw = DepthwiseConv(
-            3, padding="VALID", activated=activated, dtype=self.dtype, name="dw"
-        )
-        return dw(x)
+        dw = DepthwiseConv(3, padding="VALID", dtype=self.dtype, name="dw")
+        return dw(x, activated=activated)
 
 
 class BSRB(nn.Module):

@@ -198,18 +198,26 @@ def choose(
     Args:
         way: The implementation that was asked for, None for the fastest.
         pallas: A kernel for CUDA, with an argument `interpret`.
-        other: The same otherwise, for other platforms, older cards and float64.
+        other: The same otherwise, for other platforms, older cards, float64 and within
+            `jax.shard_map`.
         *arrays: Arguments of either.
 
     Returns:
         What the chosen one returns.
     """
     exact = arrays[0].dtype == jnp.float64  # Triton's sums are float32
-    if way in ("lax", "shift") or (way is None and (exact or _has_old_gpu())):
+    without = exact or _is_in_shard_map(arrays[0]) or _has_old_gpu()
+    if way in ("lax", "shift") or (way is None and without):
         return other(*arrays)
     default = other if way is None else partial(pallas, interpret=True)
     cuda = partial(pallas, interpret=False)
     return lax.platform_dependent(*arrays, cuda=cuda, default=default)
+
+
+def _is_in_shard_map(x: Array) -> bool:
+    # There a Pallas kernel must say how its output varies, and its inputs vary alike.
+    axes = getattr(jax.typeof(x), "manual_axis_type", None)
+    return bool(getattr(axes, "varying", ()))
 
 
 def _has_old_gpu() -> bool:

@@ -68,7 +68,15 @@ def gated(
 
     Returns:
         Features of that shape and dtype.
+
+    Raises:
+        ValueError: A gate of another shape or dtype, or as for `depthwise_conv`.
     """
+    if (gate.shape, gate.dtype) != (x.shape, x.dtype):
+        raise ValueError(
+            f"a gate of shape {gate.shape}, {gate.dtype}: give that of x, {x.shape}, "
+            f"{x.dtype}"
+        )
     conv = partial(depthwise_conv, dilation=dilation, implementation=implementation)
 
     def function(x: Array, kernel: Array, bias: Array, gate: Array) -> Array:
@@ -86,6 +94,8 @@ def _without_gradient(
     *arrays: Array,
 ) -> Array:
     """Compute a function, by `pallas` where that is chosen and no gradient is taken."""
+    if implementation is not None:
+        jax.eval_shape(function, *arrays)  # checks what it is given, as it does if None
 
     @jax.custom_vjp
     def run(*arrays: Array) -> Array:

@@ -26,14 +26,17 @@ def pointwise(x: Array, kernel: Array) -> Array:
     """
     # The barriers, here and below: XLA on GPU merges two products that share an operand
     # into one, then copies whole maps to part its result and the gradients again.
-    x, kernel = lax.platform_dependent(
-        x, kernel, cuda=_barrier, default=lambda *operands: operands
+    rows = lax.platform_dependent(
+        x,
+        kernel,
+        cuda=lambda *operands: _product(*lax.optimization_barrier(operands)),
+        default=_product,
     )
-    return (_rows(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[1])
+    return rows.reshape(*x.shape[:-1], kernel.shape[1])
 
 
-def _barrier(*operands: Array) -> tuple[Array, ...]:
-    return lax.optimization_barrier(operands)
+def _product(x: Array, kernel: Array) -> Array:
+    return _rows(x) @ kernel
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:

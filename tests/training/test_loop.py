@@ -58,11 +58,9 @@ def test_leaves_everything_a_run_should(whole):
 def test_host_and_device_paths_train_the_same(train, whole, tmp_path):
     train(tmp_path / "a", "--data.cache=host", "--log_every=5")
     train(tmp_path / "b", "--data.cache=host", "--data.workers=1")
-    train(tmp_path / "c", "--data.cache=device")
     threads, processes = (tmp_path / name / "model.msgpack" for name in "ab")
     assert threads.read_bytes() == processes.read_bytes()
-    assert_close(tmp_path / "a", tmp_path / "c", 1e-6)
-    assert_close(tmp_path / "c", whole, 1e-6)
+    assert_close(tmp_path / "a", whole, 1e-6)  # on the device: `test_setup.py`
     lines = (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()
     steps = [row["step"] for row in map(json.loads, lines) if "loss" in row]
     assert steps == [5, 10, 12]  # the last steps, too

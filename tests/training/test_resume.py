@@ -209,6 +209,7 @@ def test_a_failed_validation_loses_no_step(tmp_path):
 def test_a_last_save_that_fails_leaves_no_results(tmp_path, monkeypatch):
     failed = Mock(side_effect=InputError("cannot write the checkpoint"))
     monkeypatch.setattr(loop.Checkpoints, "wait", failed)
+    monkeypatch.setattr(loop.Run, "train", lambda _, state: (state, None))
     with pytest.raises(InputError, match="cannot write the checkpoint"):
         train_and_evaluate(load_config(TINY, ["--steps=4"]), tmp_path, [].append)
     assert not (tmp_path / "model.msgpack").exists()

@@ -126,12 +126,12 @@ def test_errors_list_missing_unexpected_and_misshapen_names(tmp_path, init, writ
     assert "\n" not in message
 
 
-@pytest.mark.reference
 def test_a_tree_of_numbers_is_no_network():
     with pytest.raises(InputError, match="not the weights of an LKDN"):
         deduce_architecture({"a": 1, "fea_conv": {"pw": {"kernel": 2.0}}})
 
 
+@pytest.mark.reference
 def test_another_network_is_refused(reference):
     with pytest.raises(InputError, match="not the weights of an LKDN"):
         lkdn_jax.load(reference / "weights" / "BSRN_x4.pth")
