@@ -90,14 +90,6 @@ def test_two_devices_and_two_processes_train_as_one(start_two, train, whole, tmp
     assert_close(hosts, whole, 1e-6)
 
 
-def test_what_fails_on_one_process_alone_ends_both(start_two, tmp_path):
-    processes = start_two(tmp_path / "run", f"--validation.folders={tmp_path / 'none'}")
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [1, 1]
-    assert errors[0].startswith(f"error: {tmp_path / 'none'} is no folder")
-    assert errors[1] == "error: process 0 failed: see its error\n"
-
-
 def test_two_processes_take_several_steps_in_one_program(start_two, train, tmp_path):
     options = ("--data.steps_per_dispatch=4", "--steps=8", "--validation.every=8")
     train(tmp_path / "one", *options)

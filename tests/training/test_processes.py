@@ -36,6 +36,37 @@ sys.exit(run(main))
 """
 
 
+FIRST = """
+import sys
+from lkdn_jax.cli import run
+from lkdn_jax.errors import InputError
+from lkdn_jax.training.processes import join_processes, on_first_process
+
+def fail():
+    raise InputError("no such file here")
+
+def main():
+    join_processes(sys.argv[1], 2, int(sys.argv[2]))
+    on_first_process(fail)
+
+sys.exit(run(main))
+"""
+
+
+def test_what_fails_on_the_first_alone_ends_both(coordinator):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", FIRST, coordinator, str(index)],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert errors[0] == "error: no such file here\n"
+    assert errors[1] == "error: process 0 failed: see its error\n"
+
+
 @pytest.mark.parametrize("how", ["is terminated", "fails", "has a bug"])
 def test_one_that_ends_alone_is_one_line_for_the_other(coordinator, how):
     fails = {"fails": "1", "has a bug": "bug 1"}.get(how, "none")
