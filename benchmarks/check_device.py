@@ -32,6 +32,8 @@ from lkdn_jax.ops.depthwise import depthwise_conv
 from lkdn_jax.ops.fused import framed_gelu, gated
 from lkdn_jax.weights.files import load
 
+Row = tuple[str, float, float]  # what is checked, its error, and the bound
+
 
 def on(device: Any, function: Callable[..., Any], *args: Any) -> Any:
     """Run a function on a device; returns arrays of the host."""
@@ -48,7 +50,16 @@ def difference(a: Any, b: Any, relative: bool = False) -> float:
     )
 
 
-def check_depthwise(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
+def check_run(name: str, bound: float, run: Callable[[], Any], expected: Any) -> Row:
+    """Compare what a run gives with what is expected; what does not run is far off."""
+    try:
+        return name, difference(run(), expected, relative=True), bound
+    except Exception as error:  # noqa: BLE001  the others are checked
+        print(f"{name} does not run: {' '.join(str(error).split())[:300]}")
+        return name, math.inf, bound
+
+
+def check_depthwise(cpu: Any, device: Any) -> list[Row]:
     """Compare value and gradients of all implementations with `lax` on the CPU."""
     rng, rows = np.random.default_rng(), []
     for h, w, c, k, dilation in (
@@ -82,17 +93,12 @@ def check_depthwise(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
                     continue  # the bias's gradient is then summed in bfloat16
                 name = f"depthwise {which or 'as chosen'} {h}×{w}×{c}, "
                 name += f"{k}×{k}, dilation {dilation}, {jnp.dtype(dtype)}"
-                try:
-                    found = run(device, which, dtype)
-                except Exception as error:  # noqa: BLE001  the others are checked
-                    print(f"{name} does not run: {' '.join(str(error).split())[:300]}")
-                    rows.append((name, math.inf, bound))
-                    continue
-                rows.append((name, difference(found, expected, relative=True), bound))
+                again = partial(run, device, which, dtype)
+                rows.append(check_run(name, bound, again, expected))
     return rows
 
 
-def check_inference(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
+def check_inference(cpu: Any, device: Any) -> list[Row]:
     """Compare what takes no gradient, of float32 weights, with `lax` on the CPU."""
     rng, rows = np.random.default_rng(), []
     for h, w, c in ((3, 3, 3), (182, 322, 56), (22, 35, 70)):
@@ -114,23 +120,17 @@ def check_inference(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
             expected = on(cpu, partial(function, bias, implementation="lax"), x, gate)
             for dtype, bound in ((jnp.float32, 1e-4), (jnp.bfloat16, 2e-2)):
 
-                def run(
-                    x: Any, gate: Any, f: Any = function, dtype: Any = dtype
-                ) -> Any:
-                    return f(bias, x.astype(dtype), gate.astype(dtype))  # noqa: B023
+                def run(x: Any, gate: Any, f: Any = function, t: Any = dtype) -> Any:
+                    y = f(bias, x.astype(t), gate.astype(t))  # noqa: B023
+                    return y.astype(jnp.float32)
 
                 name = f"{what} {h}×{w}×{c}, {jnp.dtype(dtype)}"
-                try:
-                    found = on(device, run, x, gate).astype(np.float32)
-                except Exception as error:  # noqa: BLE001  the others are checked
-                    print(f"{name} does not run: {' '.join(str(error).split())[:300]}")
-                    rows.append((name, math.inf, bound))
-                    continue
-                rows.append((name, difference(found, expected, relative=True), bound))
+                again = partial(on, device, run, x, gate)
+                rows.append(check_run(name, bound, again, expected))
     return rows
 
 
-def check_network(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
+def check_network(cpu: Any, device: Any) -> list[Row]:
     """Compare output and gradient of the whole network."""
     model = LKDN()
     params = draw_params(model)
@@ -152,7 +152,7 @@ def check_network(cpu: Any, device: Any) -> list[tuple[str, float, float]]:
     return rows
 
 
-def check_reference(device: Any, folder: Path) -> list[tuple[str, float, float]]:
+def check_reference(device: Any, folder: Path) -> list[Row]:
     """Compare with the authors' outputs."""
     rows, files = [], sorted((folder / "forward").glob("LKDN*.npz"))
     print(f"{len(files)} outputs of the authors' in {folder}")

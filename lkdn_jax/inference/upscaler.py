@@ -91,19 +91,18 @@ class Upscaler:
             InputError: An unusable file, parameters that do not fit the network or are
                 not finite, or one of the other arguments is not as said.
         """
-        is_pair = isinstance(weights, tuple) and len(weights) == 2
-        if not is_pair and not isinstance(weights, (str, os.PathLike)):
+        if isinstance(weights, tuple) and len(weights) == 2:
+            model, params = weights
+            check_params(params, expected_params(model))
+            check_finite(params)
+        elif isinstance(weights, (str, os.PathLike)):
+            model, params = load(weights)
+            check_finite(params, f"{weights}: ")
+        else:
             raise InputError(
                 f"weights of type {type(weights).__name__}: give a file or a tuple "
                 "(model, params)"
             )
-        if isinstance(weights, tuple):
-            model, params = weights
-            check_params(params, expected_params(model))
-            check_finite(params)
-        else:
-            model, params = load(weights)
-            check_finite(params, f"{weights}: ")
         devices = list(jax.local_devices() if devices is None else devices)
         _check_options(tile, context, dtype, devices)
         self.scale, self.tile = model.scale, tile

@@ -3,16 +3,9 @@
 A layer that looks at neighbouring pixels takes features with a frame, one pixel of
 zeros on every side (`frames.frame`), or pads them itself and then takes `valid`, a mask
 of what is image (`frames.mask`).
-
-Kernels and biases start as PyTorch's defaults do, U(−1/√fan_in, 1/√fan_in): the
-published networks were trained from there.
 """
 
-import math
-from collections.abc import Callable
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import canonicalize_dtype, promote_dtype
 from flax.typing import Dtype
@@ -20,41 +13,12 @@ from jax import Array, lax
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.frames import mask, unframe
+from lkdn_jax.models.initializers import uniform_fan_in
 from lkdn_jax.ops.depthwise import Padding, depthwise_conv
 from lkdn_jax.ops.dtypes import at_least_float32
 from lkdn_jax.ops.fused import framed_gelu, gated
 from lkdn_jax.ops.order import store
 from lkdn_jax.ops.pointwise import pointwise
-
-Initializer = Callable[..., Array]
-
-_SHORTEST_DRAW = 4096  # numbers
-
-
-def uniform_fan_in(fan_in: int) -> Initializer:
-    """Return an initializer for U(−1/√fan_in, 1/√fan_in), PyTorch's default.
-
-    Args:
-        fan_in: Inputs of one output: kernel height × width × channels in.
-
-    Returns:
-        A function of a key, a shape and a dtype, as Flax takes it.
-    """
-
-    def init(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
-        bound = fan_in**-0.5
-        # Drawn flat and longer than needed: XLA on CPU takes up to 20 times as long to
-        # compile a draw of four dimensions, and would for every size. The numbers are
-        # the same with jax's default, `jax_threefry_partitionable`.
-        length = max(_SHORTEST_DRAW, 1 << (int(math.prod(shape)) - 1).bit_length())
-        return _cut(jax.random.uniform(key, (length,), dtype, -bound, bound), shape)
-
-    return init
-
-
-@jax.jit(static_argnames="shape")  # one program of what would be two
-def _cut(flat: Array, shape: tuple[int, ...]) -> Array:
-    return flat[: math.prod(shape)].reshape(shape)
 
 
 class Conv(nn.Module):

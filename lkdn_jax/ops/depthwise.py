@@ -18,6 +18,7 @@ from lkdn_jax.ops.order import store
 
 Implementation = Literal["lax", "shift", "pallas"]
 Padding = Literal["SAME", "VALID"]
+_Way = Implementation | None
 _GROUPS = 16
 
 
@@ -98,12 +99,7 @@ def _lax(x: Array, kernel: Array, dilation: int, pad: int) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _conv(
-    x: Array,
-    kernel: Array,
-    bias: Array,
-    dilation: int,
-    pad: int,
-    way: Implementation | None,
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
 ) -> Array:
     forward = partial(depthwise_pallas.forward, dilation=dilation, pad=pad)
     shift = partial(_shift, dilation=dilation, pad=pad)
@@ -111,12 +107,7 @@ def _conv(
 
 
 def _conv_forward(
-    x: Array,
-    kernel: Array,
-    bias: Array,
-    dilation: int,
-    pad: int,
-    way: Implementation | None,
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
 ) -> tuple[Array, tuple[Array, Array, Array]]:
     # Rounded: XLA on GPU cuts a vector of all parameters into arrays one by one, but
     # converts many in one kernel. Without a gradient a conversion is a kernel too many.
@@ -125,11 +116,7 @@ def _conv_forward(
 
 
 def _conv_backward(
-    dilation: int,
-    pad: int,
-    way: Implementation | None,
-    residuals: tuple[Array, Array, Array],
-    dy: Array,
+    dilation: int, pad: int, way: _Way, residuals: tuple[Array, Array, Array], dy: Array
 ) -> tuple[Array, Array, Array]:
     # Differentiated tap by tap, each of the k² shifts would become a padded array.
     x, kernel, bias = residuals
@@ -145,7 +132,7 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _input_gradient(
-    dy: Array, kernel: Array, dilation: int, pad: int, way: Implementation | None
+    dy: Array, kernel: Array, dilation: int, pad: int, way: _Way
 ) -> Array:
     around = dilation * (kernel.shape[0] - 1) - pad
     no_bias = jnp.zeros(kernel.shape[-1], dy.dtype)
@@ -154,7 +141,7 @@ def _input_gradient(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _gradients(
-    x: Array, dy: Array, k: int, dilation: int, pad: int, way: Implementation | None
+    x: Array, dy: Array, k: int, dilation: int, pad: int, way: _Way
 ) -> tuple[Array, Array]:
     """Differentiate by kernel [k, k, 1, c] and bias [c]."""
     gradients = partial(depthwise_pallas.gradients, k=k, dilation=dilation, pad=pad)
@@ -163,7 +150,7 @@ def _gradients(
 
 
 def _gradients_forward(
-    x: Array, dy: Array, k: int, dilation: int, pad: int, way: Implementation | None
+    x: Array, dy: Array, k: int, dilation: int, pad: int, way: _Way
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     return _gradients(x, dy, k, dilation, pad, way), (x, dy)
 
@@ -172,7 +159,7 @@ def _gradients_backward(
     k: int,
     dilation: int,
     pad: int,
-    way: Implementation | None,
+    way: _Way,
     residuals: tuple[Array, Array],
     slopes: tuple[Array, Array],
 ) -> tuple[Array, Array]:
@@ -188,7 +175,7 @@ _gradients.defvjp(_gradients_forward, _gradients_backward)
 
 
 def choose(
-    way: Implementation | None,
+    way: _Way,
     pallas: Callable[..., Any],
     other: Callable[..., Any],
     *arrays: Array,
@@ -205,13 +192,16 @@ def choose(
     Returns:
         What the chosen one returns.
     """
-    exact = arrays[0].dtype == jnp.float64  # Triton's sums are float32
-    without = exact or _is_in_shard_map(arrays[0]) or _has_old_gpu()
-    if way in ("lax", "shift") or (way is None and without):
+    if way in ("lax", "shift") or (way is None and not _pallas_can(arrays[0])):
         return other(*arrays)
     default = other if way is None else partial(pallas, interpret=True)
     cuda = partial(pallas, interpret=False)
     return lax.platform_dependent(*arrays, cuda=cuda, default=default)
+
+
+def _pallas_can(x: Array) -> bool:
+    exact = x.dtype == jnp.float64  # Triton's sums are float32
+    return not (exact or _is_in_shard_map(x) or _has_old_gpu())
 
 
 def _is_in_shard_map(x: Array) -> bool:

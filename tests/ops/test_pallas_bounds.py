@@ -16,6 +16,7 @@ from jax.experimental.pallas import triton
 
 from lkdn_jax.ops import depthwise_pallas
 from lkdn_jax.ops.depthwise import depthwise_conv
+from lkdn_jax.ops.depthwise_kernels import How
 from lkdn_jax.ops.gelu import gelu
 
 
@@ -117,7 +118,7 @@ def test_every_place_once_and_none_outside(shape, k, dilation, pad):
         implementation="lax",
     )
     expected, pullback = jax.vjp(partial(conv, x), kernel, bias)
-    how = partial(depthwise_pallas._How, dilation, pad, interpret=True)
+    how = partial(How, dilation, pad, interpret=True)
     y = depthwise_pallas._forward((x, kernel, bias), how())
     np.testing.assert_allclose(y, expected, atol=1e-5)
     dy = jnp.asarray(rng.normal(size=y.shape).astype(np.float32))
