@@ -66,18 +66,19 @@ def forward_kernel(
     _, h, w, c = out.shape
     dilation, pad, frame = how.dilation, how.pad + how.frame, how.frame
     fma = partial(_fma, interpret=how.interpret)
-    image, top = _image_and_row(pl.program_id(0), h, dilation)
-    left, first = pl.program_id(1) * COLUMNS, pl.program_id(2) * channels
-    columns = left + _arange(COLUMNS)[:, None]
-    of_channels = first + _arange(channels)[None]
+    tile, first = (COLUMNS, channels), pl.program_id(2) * channels
+    image, top = _image_and_row(pl.program_id(0), h, dilation, tile)
+    columns = pl.program_id(1) * COLUMNS + _iota(tile, 0)
+    of_channels = first + _iota(tile, 1)
     known = of_channels < c
 
     def load_parameter(ref: Any, index: int) -> Array:
+        there = first + _iota((1, channels), 1) < c
         at = ref.at[pl.ds(index, 1), pl.ds(first, channels)]
-        return triton.load(at, mask=known, other=0.0).astype(jnp.float32)
+        number = triton.load(at, mask=there, other=0.0).astype(jnp.float32)
+        return jnp.broadcast_to(number, tile)
 
-    start = jnp.zeros((COLUMNS, channels), jnp.float32) + load_parameter(bias, 0)
-    sums = [start] * _ROWS
+    sums = [load_parameter(bias, 0)] * _ROWS
     rows = _places(top, _ROWS + k - 1, dilation, pad, x.shape[1])
     for j, (column, in_column) in enumerate(
         _places(columns, k, dilation, pad, x.shape[2])
@@ -128,15 +129,15 @@ def gradients_kernel(
         interpret: Run without a GPU.
     """
     _, h, w, c = dy.shape
-    image, top = _image_and_row(pl.program_id(0), h, dilation)
-    first = pl.program_id(1) * channels
-    of_channels = first + _arange(channels)[None]
+    tile, first = (_GRADIENT_COLUMNS, channels), pl.program_id(1) * channels
+    image, top = _image_and_row(pl.program_id(0), h, dilation, tile)
+    of_channels = first + _iota(tile, 1)
     known = of_channels < c
     fma = partial(_fma, interpret=interpret)
     rows = _places(top, _ROWS + k - 1, dilation, pad, x.shape[1])
 
-    def add_tile(tile: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-        columns = tile * _GRADIENT_COLUMNS + _arange(_GRADIENT_COLUMNS)[:, None]
+    def add_tile(number: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:
+        columns = number * _GRADIENT_COLUMNS + _iota(tile, 0)
         # Zero outside of dy, so what a tile has beyond its edge adds nothing.
         slopes = [
             _load(
@@ -156,7 +157,7 @@ def gradients_kernel(
                     taps[tap] = fma(part, slopes[step - i], taps[tap])
         return *taps, bias + sum(slopes)
 
-    zeros = (jnp.zeros((_GRADIENT_COLUMNS, channels), jnp.float32),) * (k * k + 1)
+    zeros = (jnp.zeros(tile, jnp.float32),) * (k * k + 1)
     tiles = jnp.int32(pl.cdiv(w, _GRADIENT_COLUMNS))
     sums = lax.fori_loop(jnp.int32(0), tiles, add_tile, zeros)
     for tap, total in enumerate(sums):
@@ -168,11 +169,17 @@ def bands(h: int, dilation: int) -> int:
     return pl.cdiv(h, _ROWS * dilation) * dilation
 
 
-def _image_and_row(program: Array, h: int, dilation: int) -> tuple[Array, Array]:
-    """Return the image of a program and its first row; it goes on in steps of d."""
+def _image_and_row(
+    program: Array, h: int, dilation: int, tile: tuple[int, int]
+) -> tuple[Array, Array]:
+    """Return the image of a program and its first row; it goes on in steps of d.
+
+    As arrays of the shape of the tile: so are all places, and none is traced anew.
+    """
     image, band = _divide(program, bands(h, dilation))
     block, offset = _divide(band, dilation)
-    return image, block * (dilation * _ROWS) + offset
+    row = block * (dilation * _ROWS) + offset
+    return jnp.broadcast_to(image, tile), jnp.broadcast_to(row, tile)
 
 
 def _places(
@@ -195,25 +202,26 @@ def _fma(
     """Return x·y + z, float32, in one instruction: XLA does not let two become one."""
     if interpret:
         return multiply_add(x, y, z)
-    arguments = jnp.broadcast_arrays(
-        *(
-            jnp.full((), v, jnp.float32) if isinstance(v, float) else v
-            for v in (x, y, z)
-        )
-    )
+    shape = jnp.broadcast_shapes(*map(jnp.shape, (x, y, z)))
+    arguments = [
+        v
+        if isinstance(v, Array) and v.shape == shape
+        else jnp.broadcast_to(jnp.float32(v), shape)
+        for v in (x, y, z)
+    ]
     (out,) = triton.elementwise_inline_asm(
         "fma.rn.f32 $0, $1, $2, $3;",
         args=arguments,
         constraints="=f,f,f,f",
         pack=1,
-        result_shape_dtypes=[jax.ShapeDtypeStruct(arguments[0].shape, jnp.float32)],
+        result_shape_dtypes=[jax.ShapeDtypeStruct(shape, jnp.float32)],
     )
     return out
 
 
-def _arange(stop: int) -> Array:
+def _iota(tile: tuple[int, int], axis: int) -> Array:
     # As the numbers of programs; jax's own would be int64 where that is the default.
-    return jnp.arange(stop, dtype=jnp.int32)
+    return lax.broadcasted_iota(jnp.int32, tile, axis)
 
 
 def _divide(number: Array, by: int) -> tuple[Array, Array]:
