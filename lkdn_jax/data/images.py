@@ -1,8 +1,10 @@
 """Read and write 8-bit RGB images; refuse whatever would silently lose something."""
 
+import io
 import os
 import struct
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -194,12 +196,22 @@ def write_image(path: str | os.PathLike[str], image: npt.NDArray[np.uint8]) -> N
     with atomic_write(path) as file:
         try:
             options = SAVE_OPTIONS.get(file_format, {})
-            Image.fromarray(image).save(file, file_format, **options)
+            encode(file, image, file_format, **options)
         except (ValueError, struct.error) as error:
             raise InputError(
                 f"cannot write {path}: {' '.join(str(error).split())} "
                 f"(image {image.shape[0]}x{image.shape[1]}); choose PNG"
             ) from error
+
+
+def encode(
+    file: IO[bytes], array: npt.NDArray[np.uint8], file_format: str, **options: Any
+) -> None:
+    """Write an image to an open file, in a format of Pillow's, with its options."""
+    # Given the file itself, libtiff would print what the disk refuses.
+    encoded = io.BytesIO()
+    Image.fromarray(array).save(encoded, file_format, **options)
+    file.write(encoded.getbuffer())
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

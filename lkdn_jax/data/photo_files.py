@@ -23,6 +23,7 @@ from lkdn_jax.data.images import (
     READ_FORMATS,
     SAVE_OPTIONS,
     check_size,
+    encode,
     is_deep,
 )
 from lkdn_jax.data.photo import Photo, check_still, from_pil, split_alpha
@@ -123,8 +124,9 @@ def write_photo(path: str | os.PathLike[str], photo: Photo) -> tuple[str, ...]:
         )
     notes: tuple[str, ...] = ()
     if photo.alpha is not None and file_format not in _ALPHA_FORMATS:
+        if photo.alpha.min() < np.iinfo(photo.alpha.dtype).max:
+            notes += (f"{file_format} has no alpha: what shows through became white",)
         photo = _on_white(photo, photo.alpha)
-        notes += (f"{file_format} has no alpha: what shows through became white",)
     if photo.pixels.dtype == np.uint16 and file_format not in _DEEP_FORMATS:
         photo = _to_8_bits(photo)
         notes += (f"{file_format} has 8 bits: the 16 were rounded",)
@@ -139,7 +141,7 @@ def write_photo(path: str | os.PathLike[str], photo: Photo) -> tuple[str, ...]:
         try:
             if array.dtype == np.uint8:
                 options = _save_options(file_format, photo)
-                Image.fromarray(array).save(file, file_format, **options)
+                encode(file, array, file_format, **options)
             elif file_format == "PNG":
                 write_deep_png(file, array, photo.icc, photo.exif)
             else:

@@ -15,6 +15,7 @@ from flax.typing import Dtype
 
 from lkdn_jax.data.photo import Photo, from_pil, split_alpha, to_pil
 from lkdn_jax.errors import InputError
+from lkdn_jax.inference.alpha import is_constant, keep_flat
 from lkdn_jax.inference.flips import FLIPS, flip, unflip
 from lkdn_jax.inference.program import Program, quantize
 from lkdn_jax.inference.tiling import (
@@ -31,6 +32,7 @@ from lkdn_jax.weights.published import check_finite, check_params
 
 TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
 _SMALLEST_TILE = 32
+_WIDEST = 8  # bytes of a number; jax knows no longdouble
 _BRIGHTEST = 2.0  # of floating point: more is taken for another range
 
 
@@ -141,16 +143,17 @@ class Upscaler:
         image = image.astype(image.dtype.newbyteorder("="), copy=False)
         channels = image.shape[-1] if image.ndim > 2 else 1
         integer = image.dtype in (np.uint8, np.uint16)
+        floating = jnp.issubdtype(image.dtype, jnp.floating)
         if (
             image.ndim not in (2, 3, 4)
             or channels not in (1, 2, 3, 4)
-            or not (integer or jnp.issubdtype(image.dtype, jnp.floating))
+            or not (integer or (floating and image.itemsize <= _WIDEST))
             or image.size == 0
         ):
             raise InputError(
                 f"an image of shape {list(image.shape)} and dtype {image.dtype}: give "
                 "[h, w], [h, w, c] or [n, h, w, c] with 1 to 4 channels, uint8, uint16 "
-                "or floating point in [0, 1]"
+                "or floating point in [0, 1] of at most 64 bits"
             )
         if image.ndim == 4:
             return np.stack([self(one) for one in image])
@@ -166,6 +169,8 @@ class Upscaler:
     def photo(self, photo: Photo, tile_done: Callable[[], None] = ignore) -> Photo:
         """Upscale a photograph, its alpha channel too.
 
+        Of alpha, what is all one value stays so.
+
         Args:
             photo: The photograph.
             tile_done: Called after every tile.
@@ -174,16 +179,24 @@ class Upscaler:
             The photograph s times as high and wide.
         """
         pixels = self._tiled(photo.opaque().pixels, tile_done)
-        alpha = photo.alpha
-        if alpha is not None:
-            alpha = self._tiled(alpha[..., None], tile_done)[..., 0]
-            if jnp.issubdtype(alpha.dtype, jnp.floating):
-                alpha = alpha.clip(0, 1).astype(alpha.dtype)
-        return photo.replace(pixels, alpha)
+        if photo.alpha is None:
+            return photo.replace(pixels, None)
+        return photo.replace(pixels, self._alpha(photo.alpha, tile_done))
 
     def count_tiles(self, h: int, w: int) -> int:
         """Return the number of tiles of an image [h, w]."""
         return len(windows(h, w, self.tile, self.context))
+
+    def _alpha(self, lr: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
+        (h, w), s = lr.shape, self.scale
+        if is_constant(lr):
+            for _ in range(self.count_tiles(h, w)):
+                tile_done()
+            sr = np.full((h * s, w * s), lr[0, 0])
+        else:
+            sr = keep_flat(lr, self._tiled(lr[..., None], tile_done)[..., 0])
+        floating = jnp.issubdtype(sr.dtype, jnp.floating)
+        return sr.clip(0, 1).astype(sr.dtype) if floating else sr
 
     def _tiled(self, image: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
         (h, w, c), s = image.shape, self.scale

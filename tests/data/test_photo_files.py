@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 
@@ -82,6 +83,32 @@ def test_what_shows_through_becomes_white_where_there_is_no_alpha(tmp_path):
     mixed = np.rint(colours[:, 10:20] * 0.4 + 0.6 * 255)
     np.testing.assert_array_equal(back[:, 10:20], mixed)
     assert (back[:, 20:] == 255).all()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX limits")
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jpg", ".bmp"])
+def test_a_full_disk_is_one_line(tmp_path, capfd, dtype, suffix):
+    import resource
+
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"old")
+    noise = np.random.default_rng(1).integers(
+        0, np.iinfo(dtype).max, (200, 200, 4), dtype
+    )
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A file size limit fails a write the way a full disk does, without filling one.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(
+            InputError, match=r"^cannot write .*: File too large; check"
+        ):
+            write_photo(path, Photo(noise[..., :3], noise[..., 3]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert capfd.readouterr() == ("", "")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_tiff_of_other_layouts(tmp_path):

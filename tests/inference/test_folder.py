@@ -143,14 +143,17 @@ def test_whatever_fails_stops_no_other(tmp_path, weights):
 def test_sizes_other_than_the_networks(tmp_path, weights, rule, size, deep):
     colour = np.full((10, 14, 3), 40000, np.uint16)
     colour = colour if deep else (colour // 257).astype(np.uint8)
-    write_photo(tmp_path / "a.png", Photo(colour, colour[..., 0]))
+    alpha = np.random.default_rng(0).integers(
+        0, colour.max(), colour.shape[:2], colour.dtype
+    )
+    write_photo(tmp_path / "a.png", Photo(colour, alpha))
     jobs = find_jobs([str(tmp_path / "a.png")], tmp_path / "out")
     upscaler = Upscaler(weights)
     assert upscale_files(upscaler, jobs, resize=rule).failures == []
     photo = read_photo(tmp_path / "out" / "a.png")
     for resized, whole in (
         (photo.pixels[..., 1], upscaler(colour)[..., 1]),
-        (photo.alpha, upscaler(colour[..., 0])),
+        (photo.alpha, upscaler(alpha)),
     ):
         exact = Image.fromarray(whole.astype(np.float32) if deep else whole)
         exact = np.asarray(exact.resize(size, Image.Resampling.LANCZOS), np.float32)

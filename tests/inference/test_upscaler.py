@@ -224,6 +224,14 @@ def test_refuses_what_is_no_image(weights, bad):
         Upscaler(weights)(bad)
 
 
+@pytest.mark.skipif(
+    np.dtype(np.longdouble).itemsize == 8, reason="here it is float64 by another name"
+)
+def test_refuses_longdouble(weights):
+    with pytest.raises(InputError, match="of at most 64 bits"):
+        Upscaler(weights)(np.zeros((4, 4), np.longdouble))
+
+
 @pytest.mark.parametrize("value", [255.0, np.nan, -3.0])
 def test_refuses_floats_of_another_range(weights, value):
     with pytest.raises(InputError, match=r"give values in \[0, 1\]"):
