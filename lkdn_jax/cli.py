@@ -175,6 +175,9 @@ def _leave_others() -> None:
     """
     if not _has_others():
         return
+    # What was wrong has been said; C++ code may add lines of its own while it ends.
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     shutdown = sys.modules["jax"].distributed.shutdown
     leaving = threading.Thread(target=shutdown, daemon=True)
     leaving.start()
