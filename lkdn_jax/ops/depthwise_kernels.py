@@ -70,12 +70,11 @@ def forward_kernel(
     image, top = _image_and_row(pl.program_id(0), h, dilation, tile)
     columns = pl.program_id(1) * COLUMNS + _iota(tile, 0)
     of_channels = first + _iota(tile, 1)
-    known = of_channels < c
+    known, of_vector = of_channels < c, first + _iota((1, channels), 1) < c
 
     def load_parameter(ref: Any, index: int) -> Array:
-        there = first + _iota((1, channels), 1) < c
         at = ref.at[pl.ds(index, 1), pl.ds(first, channels)]
-        number = triton.load(at, mask=there, other=0.0).astype(jnp.float32)
+        number = triton.load(at, mask=of_vector, other=0.0).astype(jnp.float32)
         return jnp.broadcast_to(number, tile)
 
     sums = [load_parameter(bias, 0)] * _ROWS

@@ -106,8 +106,10 @@ def test_one_that_ends_alone_is_one_line_for_the_other(coordinator, how):
 ALONE = """
 import signal, sys
 from lkdn_jax.cli import run
+from lkdn_jax.training import processes
 from lkdn_jax.training.processes import join_processes
 
+processes._PATIENCE = 1
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs ignore it
 sys.exit(run(lambda: join_processes(sys.argv[1], 2, int(sys.argv[2]), wait=3)))
 """
