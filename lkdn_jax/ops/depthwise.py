@@ -18,7 +18,7 @@ from lkdn_jax.ops.order import store
 
 Implementation = Literal["lax", "shift", "pallas"]
 Padding = Literal["SAME", "VALID"]
-_Way = Implementation | None
+Way = Implementation | None
 _GROUPS = 16
 
 
@@ -99,7 +99,7 @@ def _lax(x: Array, kernel: Array, dilation: int, pad: int) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _conv(
-    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: Way
 ) -> Array:
     forward = partial(depthwise_pallas.forward, dilation=dilation, pad=pad)
     shift = partial(_shift, dilation=dilation, pad=pad)
@@ -107,7 +107,7 @@ def _conv(
 
 
 def _conv_forward(
-    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: _Way
+    x: Array, kernel: Array, bias: Array, dilation: int, pad: int, way: Way
 ) -> tuple[Array, tuple[Array, Array, Array]]:
     # Rounded: XLA on GPU cuts a vector of all parameters into arrays one by one, but
     # converts many in one kernel. Without a gradient a conversion is a kernel too many.
@@ -116,7 +116,7 @@ def _conv_forward(
 
 
 def _conv_backward(
-    dilation: int, pad: int, way: _Way, residuals: tuple[Array, Array, Array], dy: Array
+    dilation: int, pad: int, way: Way, residuals: tuple[Array, Array, Array], dy: Array
 ) -> tuple[Array, Array, Array]:
     # Differentiated tap by tap, each of the k² shifts would become a padded array.
     x, kernel, bias = residuals
@@ -132,7 +132,7 @@ _conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _input_gradient(
-    dy: Array, kernel: Array, dilation: int, pad: int, way: _Way
+    dy: Array, kernel: Array, dilation: int, pad: int, way: Way
 ) -> Array:
     around = dilation * (kernel.shape[0] - 1) - pad
     no_bias = jnp.zeros(kernel.shape[-1], dy.dtype)
@@ -141,7 +141,7 @@ def _input_gradient(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _gradients(
-    x: Array, dy: Array, k: int, dilation: int, pad: int, way: _Way
+    x: Array, dy: Array, k: int, dilation: int, pad: int, way: Way
 ) -> tuple[Array, Array]:
     """Differentiate by kernel [k, k, 1, c] and bias [c]."""
     gradients = partial(depthwise_pallas.gradients, k=k, dilation=dilation, pad=pad)
@@ -150,7 +150,7 @@ def _gradients(
 
 
 def _gradients_forward(
-    x: Array, dy: Array, k: int, dilation: int, pad: int, way: _Way
+    x: Array, dy: Array, k: int, dilation: int, pad: int, way: Way
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     return _gradients(x, dy, k, dilation, pad, way), (x, dy)
 
@@ -159,7 +159,7 @@ def _gradients_backward(
     k: int,
     dilation: int,
     pad: int,
-    way: _Way,
+    way: Way,
     residuals: tuple[Array, Array],
     slopes: tuple[Array, Array],
 ) -> tuple[Array, Array]:
@@ -175,7 +175,7 @@ _gradients.defvjp(_gradients_forward, _gradients_backward)
 
 
 def choose(
-    way: _Way,
+    way: Way,
     pallas: Callable[..., Any],
     other: Callable[..., Any],
     *arrays: Array,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lkdn_jax.ops import depthwise_pallas
-from lkdn_jax.ops.depthwise import Implementation, choose, depthwise_conv
+from lkdn_jax.ops.depthwise import Implementation, Way, choose, depthwise_conv
 from lkdn_jax.ops.gelu import gelu
 from lkdn_jax.ops.order import store
 
@@ -35,10 +35,10 @@ def framed_gelu(
     Returns:
         Features [n, h + 2, w + 2, c] of the dtype of `x`, stored.
     """
-    conv = partial(depthwise_conv, padding="VALID", implementation=implementation)
 
-    def function(x: Array, kernel: Array, bias: Array) -> Array:
-        y = gelu(conv(x, kernel, bias))
+    def function(way: Way, x: Array, kernel: Array, bias: Array) -> Array:
+        y = depthwise_conv(x, kernel, bias, padding="VALID", implementation=way)
+        y = gelu(y)
         return store(jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0))))
 
     pallas = partial(
@@ -77,9 +77,9 @@ def gated(
             f"a gate of shape {gate.shape}, {gate.dtype}: give that of x, {x.shape}, "
             f"{x.dtype}"
         )
-    conv = partial(depthwise_conv, dilation=dilation, implementation=implementation)
 
-    def function(x: Array, kernel: Array, bias: Array, gate: Array) -> Array:
+    def function(way: Way, x: Array, kernel: Array, bias: Array, gate: Array) -> Array:
+        conv = partial(depthwise_conv, dilation=dilation, implementation=way)
         return gate * conv(x, kernel, bias)
 
     pad = dilation * (kernel.shape[0] // 2)
@@ -88,18 +88,22 @@ def gated(
 
 
 def _without_gradient(
-    implementation: Implementation | None,
+    way: Way,
     pallas: Callable[..., Array],
     function: Callable[..., Array],
     *arrays: Array,
 ) -> Array:
     """Compute a function, by `pallas` where that is chosen and no gradient is taken."""
-    if implementation is not None:
-        jax.eval_shape(function, *arrays)  # checks what it is given, as it does if None
+    if way is not None:
+        jax.eval_shape(partial(function, way), *arrays)  # checks what it is given
+    # Where `pallas` is not chosen, neither is it for a part.
+    other = partial(function, way or "shift")
 
     @jax.custom_vjp
     def run(*arrays: Array) -> Array:
-        return choose(implementation, pallas, function, *arrays)
+        return choose(way, pallas, other, *arrays)
 
-    run.defvjp(partial(jax.vjp, function), lambda pullback, dy: pullback(dy))
+    run.defvjp(
+        partial(jax.vjp, partial(function, way)), lambda pullback, dy: pullback(dy)
+    )
     return run(*arrays)
