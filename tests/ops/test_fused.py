@@ -129,6 +129,7 @@ def test_takes_images_one_by_one():
 TWO_DEVICES = """
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from functools import partial
 from lkdn_jax import LKDN
@@ -138,8 +139,11 @@ from lkdn_jax.ops.depthwise_pallas import forward
 jax.config.update("jax_num_cpu_devices", 2)
 mesh = jax.make_mesh((2,), ("batch",), (AxisType.Auto,))
 by_image = NamedSharding(mesh, PartitionSpec("batch"))
-x = jax.random.normal(jax.random.key(0), (4, 9, 7, 6))
-kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 6))
+rng = np.random.default_rng(0)
+x, kernel = (
+    jnp.asarray(rng.normal(size=size), jnp.float32)
+    for size in ((4, 9, 7, 6), (3, 3, 1, 6))
+)
 split = jax.device_put(x, by_image)
 for gate, how in (((), dict(activated=True, frame=1, pad=0)), ((x,), dict(pad=1))):
     run = jax.jit(partial(forward, dilation=1, interpret=True, **how))
