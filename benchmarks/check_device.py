@@ -172,7 +172,7 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     reference = Path(os.environ.get("LKDN_REFERENCE", "../shared/reference"))
     parser.add_argument("--reference", type=Path, default=reference)
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    timing.add_output(parser)
     flags = parser.parse_args()
     device, cpu = jax.devices()[0], jax.devices("cpu")[0]
     print(f"{device.device_kind} beside {cpu.device_kind}")

@@ -71,7 +71,7 @@ def main() -> None:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--config", default="configs/x4.py")
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    timing.add_output(parser)
     flags, overrides = parser.parse_known_args()
     result, steps = measure(load_config(flags.config, overrides), flags.rounds)
     title = f"{flags.config} {' '.join(overrides)}, steps in a call: {steps}"

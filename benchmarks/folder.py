@@ -28,7 +28,7 @@ def main() -> None:
     add("--images", type=int, default=24)
     add("--rounds", type=int, default=3)
     add("--format", choices=("png", "jpg", "webp"), default="png")
-    add("--output", type=Path, help="JSON file to write")
+    timing.add_output(parser)
     flags = parser.parse_args()
     from lkdn_jax.inference.folder import upscale_files
     from lkdn_jax.inference.jobs import find_jobs

@@ -147,7 +147,7 @@ def training_step(dtype: Any) -> Any:
 def main() -> None:
     """Compile, count and print."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    timing.add_output(parser)
     flags = parser.parse_args()
     rows = []
     for what in (inference, training_step):

@@ -100,7 +100,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--input", type=Path, help="folder of photographs, >= 480x480")
-    parser.add_argument("--output", type=Path, help="JSON file to write")
+    timing.add_output(parser)
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         tiles = open_input(flags.input, Path(folder))

@@ -262,7 +262,7 @@ def main() -> None:
         action="store_true",
         help="also our other network, on CPU no options, on GPU `shift`",
     )
-    add("--output", type=Path, help="JSON file to write")
+    timing.add_output(parser)
     flags = parser.parse_args()
     results = []
     for size in flags.sizes:

@@ -1,5 +1,6 @@
 """Times several ways in turn in one run, and says how they compare."""
 
+import argparse
 import datetime
 import importlib.util
 import json
@@ -17,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lkdn_jax.files import atomic_write
+from lkdn_jax.errors import InputError
+from lkdn_jax.files import atomic_write, check_folder
 from lkdn_jax.models import layers
 from lkdn_jax.ops.depthwise import Implementation
 
@@ -183,6 +185,22 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:  # its package has another name, as onnxruntime-gpu
         return getattr(importlib.import_module(name), "__version__", "unknown")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--output`, the file for `write`, checked before the work."""
+
+    def output(word: str) -> Path:
+        path = Path(word)
+        try:
+            check_folder(path.absolute().parent)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        if path.is_dir():
+            raise argparse.ArgumentTypeError(f"{path} is a folder; choose a file in it")
+        return path
+
+    parser.add_argument("--output", type=output, help="JSON file to write")
 
 
 def write(path: Path | None, record: Mapping[str, Any]) -> None:

@@ -176,7 +176,7 @@ def main() -> None:
         help="(default: all there are)",
     )
     add("--rounds", type=int, default=10)
-    add("--output", type=Path, help="JSON file to write")
+    timing.add_output(parser)
     flags = parser.parse_args()
     rng = np.random.default_rng(0)
     lr = rng.random((flags.batch, 48, 48, 3), np.float32)

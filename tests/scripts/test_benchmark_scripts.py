@@ -30,3 +30,12 @@ def test_a_folder_beside_the_bare_network(run, tmp_path, weights):
     assert set(ways) == {"network", "folder"}
     share = ways["network"]["seconds"] / ways["folder"]["seconds"]
     assert f"throughput: {share:.3f} × the bare network's" in result.stdout
+
+
+def test_an_output_that_cannot_be_is_said_before_the_work(run, tmp_path):
+    result = run("benchmarks/training_step.py", "--output", tmp_path)
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 2
+    said = f"error: argument --output: {tmp_path} is a folder; choose a file in it"
+    assert line.startswith(said)
+    assert result.stdout == ""
