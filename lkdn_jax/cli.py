@@ -205,7 +205,9 @@ def _reason(error: Exception) -> str | None:
                 "pip install -r requirements.txt"
             )
     platforms = os.environ.get("JAX_PLATFORMS")
-    if platforms and not _has_devices():
+    # Asked again, jax may answer with the devices that it found before the error.
+    unknown = "Unable to initialize backend" in str(error)
+    if platforms and (unknown or not _has_devices()):
         return (
             f"JAX_PLATFORMS={platforms}: jax finds no such device; unset it or "
             "install jax for that device"

@@ -286,6 +286,8 @@ def create_upscaler(
     try:
         devices = jax.local_devices(backend=device)
     except RuntimeError as error:
+        if device is None:  # not this argument is wrong, but JAX_PLATFORMS
+            raise
         raise InputError(
             f"no {device} here: jax finds {jax.default_backend()}; install jax for it "
             "or choose another device"

@@ -46,10 +46,11 @@ def test_words_after_two_dashes_are_no_options(run, assert_one_line_error):
     assert_one_line_error(result, "'abc': give width and height")
 
 
-def test_a_platform_that_is_not_there(run, assert_one_line_error, weights):
+@pytest.mark.parametrize("platforms", ["nonsense", "cpu,"])
+def test_a_platform_that_is_not_there(run, assert_one_line_error, weights, platforms):
     words = ("export.py", "--weights", weights / "x2.msgpack", "--output", "x.msgpack")
-    result = run(*words, JAX_PLATFORMS="nonsense")
-    assert_one_line_error(result, "JAX_PLATFORMS=nonsense", "unset it")
+    result = run(*words, JAX_PLATFORMS=platforms)
+    assert_one_line_error(result, f"JAX_PLATFORMS={platforms}", "unset it")
 
 
 @pytest.mark.parametrize(
