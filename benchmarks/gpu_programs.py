@@ -39,7 +39,7 @@ from benchmarks import timing
 from lkdn_jax.cli import ArgumentParser, run
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN, expected_params
-from lkdn_jax.models.optimize import optimized_model
+from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
 from lkdn_jax.optim.adan import adan
 from lkdn_jax.training.packing import Packing
 from lkdn_jax.training.state import create_state
@@ -126,10 +126,13 @@ def _bytes(kind: str) -> int:
 def inference(dtype: Any) -> Any:
     """Compile ×4 of an image of 320×180."""
     model = optimized_model(LKDN(dtype=dtype))
+    params = optimize_for_inference(
+        jax.tree.map(lambda leaf: np.zeros(leaf.shape), expected_params(LKDN())), dtype
+    )
     lr = jax.ShapeDtypeStruct((1, 180, 320, 3), jnp.float32)
     return compile_for_h200(
         lambda params, lr: model.apply({"params": params}, lr),
-        expected_params(model),
+        jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params),
         lr,
     )
 

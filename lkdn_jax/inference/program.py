@@ -45,7 +45,7 @@ class Program:
             dtype: Dtype of the computation, as in `LKDN`; None for float32.
         """
         self._devices = devices
-        optimized = optimize_for_inference(params)
+        optimized = optimize_for_inference(params, dtype)
         self._params = [jax.device_put(optimized, device) for device in devices]
         # Height, width, whether exact; channels, dtypes.
         self._compiled: set[tuple[Any, ...]] = set()

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import DTypeLike
 
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import INPUT_COPIES, LKDN, VECTOR, round_up
@@ -29,15 +30,19 @@ _DEPTHWISE = ("dw", "depthwise", "depthwise_dilated")
 _PART = VECTOR // 2
 
 
-def optimize_for_inference(params: Params) -> dict[str, Any]:
+def optimize_for_inference(
+    params: Params, dtype: DTypeLike | None = None
+) -> dict[str, Any]:
     """Fold a tree, sum the four input kernels, centre every `c6`, and add channels.
 
     Args:
         params: Parameters of an `LKDN`, of any width, depth and scale, folded or not.
+        dtype: That of the network, if it is bfloat16: what the network rounds at every
+            call is rounded here. The tree is then of use to no other dtype.
 
     Returns:
-        A new tree for `optimized_model(model)`, float32. Runs on the host, so not under
-        `jit`.
+        A new tree for `optimized_model(model)`, float32, with `dtype` where that is
+        given: the 1×1 kernels of the blocks. Runs on the host, so not under `jit`.
 
     Raises:
         InputError: A tree of something else, or one that is optimized already.
@@ -67,7 +72,11 @@ def optimize_for_inference(params: Params) -> dict[str, Any]:
             array = array.reshape(k, k, -1, outputs)
         if layer != "conv3":  # the upsampler's output is the image
             array = _pad(array, array.ndim - 1, VECTOR)
-        out[path] = jax.device_put(array.astype(np.float32))
+        rounded = leaf == "kernel" and path[0][0] == "B" and layer not in _DEPTHWISE
+        array = array.astype(np.float32)
+        if rounded and dtype is not None:
+            array = array.astype(jnp.dtype(dtype))
+        out[path] = jax.device_put(array)
     return unflatten_dict(out)
 
 

@@ -51,6 +51,27 @@ def test_same_function_of_other_parameters(init, model):
     np.testing.assert_allclose(sr, expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("model", [LKDN(**SMALL), lkdn_s(**SMALL)])
+def test_in_bf16_kernels_are_rounded_before_and_nothing_else(init, model):
+    params = init(model)["params"]
+    wide, narrow = (optimize_for_inference(params, d) for d in (None, "bfloat16"))
+    paths = jax.tree_util.tree_flatten_with_path(narrow)[0]
+    rounded = {p[-2].key for p, leaf in paths if leaf.dtype == jnp.bfloat16}
+    assert rounded == {"pw", "c1_d", "c2_d", "c3_d", "c5", "c6", "pointwise"}
+    for path, leaf in paths:
+        outside = not path[0].key.startswith("B")
+        assert leaf.dtype == jnp.float32 or not outside, path
+    forward = jax.jit(optimized_model(model).clone(dtype=jnp.bfloat16).apply)
+    lr = np.random.default_rng(1).random((1, 9, 7, 3), np.float32)
+    sr, expected = (forward({"params": p}, lr) for p in (narrow, wide))
+    np.testing.assert_array_equal(sr, expected)
+    program = forward.lower({"params": narrow}, lr).as_text()
+    before = forward.lower({"params": wide}, lr).as_text()
+    kernels = sum(leaf.dtype == jnp.bfloat16 for _, leaf in paths)
+    fewer = before.count("stablehlo.convert") - program.count("stablehlo.convert")
+    assert fewer >= kernels // model.num_blocks  # equal blocks are lowered once
+
+
 def test_sums_are_rounded_once(init):
     params = jax.tree.map(np.zeros_like, init(LKDN(**SMALL))["params"])
     # Of the twelve channels, which are the image four times.
