@@ -1,4 +1,4 @@
-"""What lies around features: frames and masks of zeros, and maps side by side.
+"""What lies around features: frames and masks of zeros.
 
 A mask `valid` [n, h, w, 1], bool, is true inside the image (or None: all valid). What
 lies outside is set to zero before it is looked at, so an image padded to a larger array
@@ -41,24 +41,3 @@ def frame(x: Array, valid: Array | None = None) -> Array:
 def unframe(x: Array) -> Array:
     """Take the frame off: [n, h + 2, w + 2, c] to [n, h, w, c]."""
     return x[:, 1:-1, 1:-1]
-
-
-def join(x: Array, y: Array, channels: int) -> Array:
-    """Put the first channels of two maps side by side.
-
-    A sum of padded maps, since XLA on CPU fuses that with what makes the maps and what
-    reads the sum. What is concatenated it copies, map by map (jaxlib 0.12; 0.11 not).
-
-    Args:
-        x: Features [n, h, w, c].
-        y: Features of that shape and dtype.
-        channels: How many of each, at most c.
-
-    Returns:
-        Features [n, h, w, 2·channels].
-    """
-
-    def padded(x: Array, before: int, after: int) -> Array:
-        return jnp.pad(x[..., :channels], ((0, 0), (0, 0), (0, 0), (before, after)))
-
-    return padded(x, 0, channels) + padded(y, channels, 0)

@@ -18,6 +18,7 @@ from lkdn_jax.ops.depthwise import Padding, depthwise_conv
 from lkdn_jax.ops.dtypes import at_least_float32
 from lkdn_jax.ops.fused import framed_gelu, gated
 from lkdn_jax.ops.order import store
+from lkdn_jax.ops.pair import activated_product
 from lkdn_jax.ops.pointwise import pointwise
 
 
@@ -85,6 +86,28 @@ class PartConv(nn.Module):
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = pointwise(x, kernel[0, 0, part * c : (part + 1) * c])
         return y if part else y + bias.reshape(1, 1, 1, -1)
+
+
+class PairConv(nn.Module):
+    """A 1×1 convolution of GELU of two maps side by side.
+
+    Attributes:
+        features: Output channels.
+        dtype: Dtype of the computation.
+    """
+
+    features: int
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, y: Array) -> Array:
+        """Map two [n, h, w, c] to [n, h, w, features]."""
+        c = 2 * x.shape[-1]
+        init = uniform_fan_in(c)
+        kernel = self.param("kernel", init, (1, 1, c, self.features))
+        bias = self.param("bias", init, (self.features,))
+        x, y, kernel, bias = promote_dtype(x, y, kernel, bias, dtype=self.dtype)
+        return activated_product(x, y, kernel[0, 0], bias)
 
 
 class DepthwiseConv(nn.Module):

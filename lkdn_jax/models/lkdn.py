@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jax import Array
 
-from lkdn_jax.models.frames import frame, join, unframe
+from lkdn_jax.models.frames import frame, unframe
 from lkdn_jax.models.layers import (
     BSRB,
     RBSB,
     BSConv,
     Conv,
     LargeKernelAttention,
+    PairConv,
     PartConv,
     PixelNorm,
 )
@@ -27,6 +28,7 @@ from lkdn_jax.models.upsamplers import DirectUpsampler, RepUpsampler
 from lkdn_jax.ops.dtypes import at_least_float32
 from lkdn_jax.ops.gelu import gelu
 from lkdn_jax.ops.order import add_now, after, store
+from lkdn_jax.ops.pair import join
 
 ShallowBlock = Literal["BSB", "BSRB", "RBSB"]
 Upsampler = Literal["direct", "rep"]
@@ -92,11 +94,9 @@ class LKDB(nn.Module):
                 refined = store(frame(gelu(refine(refined)), valid))
         # Stored: XLA would sum the taps for both halves of the channels below.
         parts.append(store(BSConv(wide, dtype=dtype, name="c4")(refined)))
-        c5 = PartConv(self.attention_features, 2, dtype=dtype, name="c5")
-        first = gelu(join(parts[0], parts[1], self.distilled))
-        second = gelu(join(parts[2], parts[3], self.distilled))
-        # Two products of half the channels: faster on CPU than one or four.
-        y = c5(first, 0) + c5(second, 1)
+        first = join(parts[0], parts[1], self.distilled)
+        second = join(parts[2], parts[3], self.distilled)
+        y = PairConv(self.attention_features, dtype=dtype, name="c5")(first, second)
         if trunk is not None:
             y = after(y, trunk)
         y = LargeKernelAttention(dtype=dtype, name="atten")(y, valid)
