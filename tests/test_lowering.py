@@ -4,9 +4,11 @@ import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax import export
 
-from lkdn_jax import lkdn_s, optimized_model
+from lkdn_jax import lkdn_s, optimize_for_inference, optimized_model
 from lkdn_jax.models.lkdn import expected_params
 from lkdn_jax.ops.depthwise import depthwise_conv
 from lkdn_jax.ops.fused import framed_gelu, gated
@@ -17,11 +19,16 @@ from lkdn_jax.training.step import make_train_step
 MODEL = lkdn_s(features=8, num_blocks=2)
 
 
-def lower(function, *args, platform):
+def machine(platform):
+    """Return a context in which programs are made for a device that is not here."""
     kind, name = {"cuda": ("NVIDIA H200", "gpu"), "tpu": ("TPU v5", "tpu")}[platform]
     device = jax.sharding.AbstractDevice(device_kind=kind, num_cores=1, platform=name)
     mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=device)
-    with jax.sharding.use_abstract_mesh(mesh):
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
+def lower(function, *args, platform):
+    with machine(platform):
         traced = jax.jit(function).trace(*args)
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
@@ -107,3 +114,29 @@ def test_what_follows_is_in_the_kernel(dtype):
         assert program.count("custom_call @__gpu$xla.gpu.triton") == 1
         for operation in ("pad", "multiply", "convert"):
             assert f"stablehlo.{operation}" not in program
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+def test_exports_once_for_all_sizes(init, platform):
+    params = optimize_for_inference(init(MODEL)["params"])
+    forward = jax.jit(optimized_model(MODEL).apply)
+    lr = jax.ShapeDtypeStruct(export.symbolic_shape("n, h, w, 3"), jnp.float32)
+    exported = export.export(forward, platforms=[platform])({"params": params}, lr)
+    assert "depthwise_forward" not in exported.mlir_module()
+    if platform == "cpu":
+        for shape in ((1, 7, 9, 3), (2, 12, 5, 3), (1, 1, 1, 3)):
+            lr = np.random.default_rng(0).random(shape, np.float32)
+            expected = forward({"params": params}, lr)
+            sr = jax.jit(exported.call)({"params": params}, lr)
+            np.testing.assert_allclose(sr, expected, atol=2e-6)
+
+
+def test_exports_the_kernels_of_one_size_for_cuda(init):
+    params = optimize_for_inference(init(MODEL)["params"])
+    kernels = export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
+    forward = jax.jit(optimized_model(MODEL).apply)
+    make = export.export(forward, platforms=["cuda"], disabled_checks=[kernels])
+    lr = jax.ShapeDtypeStruct((1, 7, 9, 3), jnp.float32)
+    with machine("cuda"):
+        exported = make({"params": params}, lr)
+    assert "depthwise_forward" in exported.mlir_module()

@@ -63,7 +63,7 @@ def fold_difference(model: LKDN, params: Params, *, size: int = 48) -> float:
         random input in [0, 1]. NaN if an output is not finite.
     """
     # By numpy: jax would compile a program for it.
-    lr = np.random.default_rng(0).random((1, size, size, 3), np.float32)
+    lr = jax.device_put(np.random.default_rng(0).random((1, size, size, 3), "float32"))
     with jax.default_matmul_precision("highest"):
         sr = jax.jit(model.apply)({"params": params}, lr)
         folded = jax.jit(folded_model(model).apply)({"params": fold(params)}, lr)

@@ -69,7 +69,7 @@ def depthwise_conv(
     if dilation < 1 or dilation % 1:
         raise ValueError(f"dilation {dilation}: use 1 or more")
     extent = dilation * (k - 1) + 1
-    if padding == "VALID" and min(x.shape[1:3]) < extent:
+    if padding == "VALID" and any(size < extent for size in x.shape[1:3]):
         raise ValueError(
             f"x of shape {x.shape}: without padding a map of {extent}×{extent} pixels "
             "is the least that the taps fit in"
@@ -185,8 +185,8 @@ def choose(
     Args:
         way: The implementation that was asked for, None for the fastest.
         pallas: A kernel for CUDA, with an argument `interpret`.
-        other: The same otherwise, for other platforms, older cards, float64 and within
-            `jax.shard_map`.
+        other: The same otherwise, for other platforms, older cards, float64, sizes
+            that are symbols, and within `jax.shard_map`.
         *arrays: Arguments of either.
 
     Returns:
@@ -201,7 +201,9 @@ def choose(
 
 def _pallas_can(x: Array) -> bool:
     exact = x.dtype == jnp.float64  # Triton's sums are float32
-    return not (exact or _is_in_shard_map(x) or _has_old_gpu())
+    # Of `jax.export`, which has names for sizes: a kernel is made for numbers.
+    symbolic = not all(isinstance(size, int) for size in x.shape)
+    return not (exact or symbolic or _is_in_shard_map(x) or _has_old_gpu())
 
 
 def _is_in_shard_map(x: Array) -> bool:
