@@ -1,6 +1,9 @@
 """A network on devices: one compiled program for each shape of window."""
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 
-from lkdn_jax.models.lkdn import LKDN
+from lkdn_jax.models.lkdn import LKDN, forget_traces
 from lkdn_jax.models.memory import check_memory
 from lkdn_jax.models.optimize import (
     compiler_options,
@@ -17,7 +20,7 @@ from lkdn_jax.models.optimize import (
 )
 from lkdn_jax.weights.files import Params
 
-_PROGRAMS = 16  # kept at a time; each takes 20 to 35 MB
+_PROGRAMS = 16  # kept, those used last; each takes 20 to 35 MB
 _WASTE = 1.25  # a compiled shape is used for another if it has at most this many pixels
 
 
@@ -26,7 +29,7 @@ class Program:
 
     A window slightly smaller than one before it is padded to its shape, and the network
     masks what lies outside: one more program, for all such windows. Where programs
-    become many, all are dropped.
+    become many, the one that was not used for longest is dropped.
     """
 
     def __init__(
@@ -47,14 +50,11 @@ class Program:
         self._devices = devices
         optimized = optimize_for_inference(params, dtype)
         self._params = [jax.device_put(optimized, device) for device in devices]
-        # Height, width, whether exact; channels, dtypes.
-        self._compiled: set[tuple[Any, ...]] = set()
         self._model = optimized_model(model).clone(dtype=dtype)
-        self._program: Any = jax.jit(
-            self._forward,
-            static_argnames=("out",),
-            compiler_options=compiler_options(self._model, devices[0].platform),
-        )
+        self._options = compiler_options(self._model, devices[0].platform)
+        # Of height, width, whether exact; channels, dtypes. The last was used last.
+        self._programs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __call__(self, lr: np.ndarray, device: int, out: np.dtype) -> jax.Array:
         """Start upscaling a window; does not wait for the result.
@@ -79,26 +79,35 @@ class Program:
         h, w, c = lr.shape
         shape = self._shape(h, w, (c, lr.dtype, out))
         exact = shape == (h, w)
-        key = (*shape, exact, c, lr.dtype, out)
-        if key not in self._compiled and len(self._compiled) >= _PROGRAMS:
-            self._compiled.clear()
-            self._program.clear_cache()
         if not exact:
             lr = np.pad(lr, ((0, shape[0] - h), (0, shape[1] - w), (0, 0)))
         check_memory(self._model, *shape, self._devices[device].platform)
-        self._compiled.add(key)
+        program = self._get((*shape, exact, c, lr.dtype, out))
         size = None if exact else np.array([h, w], np.int32)
         lr, size = jax.device_put((lr, size), self._devices[device])
-        return self._program(self._params[device], lr, size, out=out)
+        return program(self._params[device], lr, size)
 
     def forget_shapes(self) -> None:
         """Take no window for another's shape that came before: one did not fit."""
-        self._compiled.clear()
+        with self._lock:
+            self._programs.clear()
+
+    def _get(self, key: tuple[Any, ...]) -> Any:
+        with self._lock:
+            program = self._programs.pop(key, None)
+            if program is None:
+                if len(self._programs) >= _PROGRAMS:
+                    self._programs.popitem(last=False)
+                    forget_traces()
+                forward = partial(self._forward, out=key[-1])
+                program = jax.jit(forward, compiler_options=self._options)
+            self._programs[key] = program
+        return program
 
     def _shape(self, h: int, w: int, kind: tuple[Any, ...]) -> tuple[int, int]:
         known = [
             key[:2]
-            for key in tuple(self._compiled)  # another thread may add one meanwhile
+            for key in tuple(self._programs)  # another thread may add one meanwhile
             if key[3:] == kind
             and h <= key[0]
             and w <= key[1]

@@ -4,6 +4,7 @@ Source: Xie et al., "Large Kernel Distillation Network for Efficient Single Imag
 Super-Resolution", CVPRW 2023.
 """
 
+import functools
 from numbers import Integral
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,7 @@ from lkdn_jax.models.layers import (
     PixelNorm,
 )
 from lkdn_jax.models.upsamplers import DirectUpsampler, RepUpsampler
+from lkdn_jax.ops import depthwise
 from lkdn_jax.ops.dtypes import at_least_float32
 from lkdn_jax.ops.gelu import gelu
 from lkdn_jax.ops.order import add_now, after, store
@@ -109,7 +111,9 @@ class LKDB(nn.Module):
 # all the name of one. Not for drawing parameters: those would come out different, and
 # the drawing would be compiled block by block. Not for intermediates: the first filter
 # would stay.
-_TracedLKDB = nn.jit(LKDB)
+@functools.cache
+def _traced_lkdb() -> type[LKDB]:
+    return nn.jit(LKDB)
 
 
 class LKDN(nn.Module):
@@ -180,7 +184,7 @@ class LKDN(nn.Module):
         trunk: Any = None
         drawing = self.is_initializing()
         plain = drawing or self.is_mutable_collection("intermediates")
-        lkdb = LKDB if plain else _TracedLKDB
+        lkdb = LKDB if plain else _traced_lkdb()
         lkdb = nn.remat(lkdb) if self.remat and not drawing else lkdb
         distilled, attention = self.inner_features()
         for i in range(self.num_blocks):
@@ -302,3 +306,12 @@ def _undrawn(model: LKDN, lr: Array) -> dict[str, Any]:
     rngs = {"params": jax.random.key(0)}
     variables: Any = model.apply({}, lr, rngs=rngs, mutable="params")[1]
     return variables["params"]
+
+
+def forget_traces() -> None:
+    """Forget the sizes that were traced, of which jax keeps some MB each, for ever.
+
+    Programs that are compiled stay. A size that comes again is traced again.
+    """
+    _traced_lkdb.cache_clear()
+    depthwise.forget_traces()

@@ -267,3 +267,11 @@ def _pad(x: Array, pad: int) -> Array:
     if not pad:
         return x
     return store(jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0))))
+
+
+def forget_traces() -> None:
+    """Forget the shapes that were traced; see `models.lkdn.forget_traces`."""
+    kernels = depthwise_pallas.forward, depthwise_pallas.gradients
+    traced: tuple[Any, ...] = (_shift, _shift_gradients, *kernels)
+    for function in traced:
+        function.clear_cache()

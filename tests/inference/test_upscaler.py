@@ -1,4 +1,5 @@
 import doctest
+import gc
 import os
 import subprocess
 import sys
@@ -313,22 +314,39 @@ def test_all_programs_are_counted(weights):
     upscaler = Upscaler(weights)
     for h, w in ((40, 40), (39, 39), (39, 40), (40, 40)):
         upscaler(image(h, w, 3))
-    assert len(upscaler._program._compiled) == 2  # of the shape, and masked
-    assert upscaler._program._program._cache_size() == 2
+    programs = upscaler._program._programs.values()
+    assert [p._cache_size() for p in programs] == [1, 1]  # of the shape, and masked
 
 
 def test_many_sizes_do_not_fill_the_memory(weights, monkeypatch):
     monkeypatch.setattr(program, "_PROGRAMS", 3)
     upscaler = Upscaler(weights)
-    jitted = Mock(wraps=upscaler._program._program)
-    monkeypatch.setattr(upscaler._program, "_program", jitted)
     sizes = [(8 + 9 * i, 40 - 5 * i) for i in range(5)]
     first = [upscaler(image(h, w, 3)) for h, w in sizes]
-    assert jitted.clear_cache.call_count == 1  # at the fourth
-    upscaler(image(*sizes[4], 3))
-    assert jitted.clear_cache.call_count == 1
+    kept = dict(upscaler._program._programs)
+    assert [key[:2] for key in kept] == sizes[2:]  # those used last
+    for h, w in (sizes[4], sizes[2], sizes[3]):
+        upscaler(image(h, w, 3))
+    assert dict(upscaler._program._programs) == kept  # none was compiled again
+    assert [p._cache_size() for p in kept.values()] == [1, 1, 1]
     for sr, (h, w) in zip(first, sizes, strict=True):
         np.testing.assert_array_equal(upscaler(image(h, w, 3)), sr)
+    assert len(upscaler._program._programs) == 3
+
+
+def test_sizes_that_were_dropped_leave_few_traces(weights, monkeypatch):
+    monkeypatch.setattr(program, "_PROGRAMS", 2)
+
+    def equations():
+        gc.collect()
+        return sum(type(o).__name__ == "JaxprEqn" for o in gc.get_objects())
+
+    upscaler, counts = Upscaler(weights), []
+    for i in range(5):
+        upscaler(image(20 + 9 * i, 50 - 7 * i, 3))
+        counts.append(equations())
+    # Kept, they would be as many again for every size.
+    assert counts[4] - counts[2] < counts[1] - counts[0]
 
 
 def test_pixels_are_what_the_network_says(weights):
