@@ -1,5 +1,6 @@
-"""A network on devices: one compiled program for each shape of window."""
+"""A network on devices: one compiled program for several shapes of window."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,14 +22,16 @@ from lkdn_jax.models.optimize import (
 from lkdn_jax.weights.files import Params
 
 _PROGRAMS = 16  # kept, those used last; each takes 20 to 35 MB
-_WASTE = 1.25  # a compiled shape is used for another if it has at most this many pixels
+_COMPILATION = 400_000  # LR pixels that two cores upscale while they could compile
+_MASKED = 65 / 64  # of the time without a mask, on CPU
 
 
 class Program:
     """A network, optimized for inference, on devices of one kind.
 
-    A window slightly smaller than one before it is padded to its shape, and the network
-    masks what lies outside: one more program, for all such windows. Where programs
+    A window smaller than one before it is padded to its shape, and the network masks
+    what lies outside: one more program, for all such windows. A shape whose windows
+    have lost by that what a compilation costs gets a program of its own. Where programs
     become many, the one that was not used for longest is dropped.
     """
 
@@ -54,6 +57,7 @@ class Program:
         self._options = compiler_options(self._model, devices[0].platform)
         # Of height, width, whether exact; channels, dtypes. The last was used last.
         self._programs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._lost: dict[tuple[Any, ...], float] = {}  # pixels, by what was asked for
         self._lock = threading.Lock()
 
     def __call__(self, lr: np.ndarray, device: int, out: np.dtype) -> jax.Array:
@@ -77,12 +81,10 @@ class Program:
             lr = lr.astype(np.float32)
         out = np.dtype(np.float32) if out == np.float64 else out
         h, w, c = lr.shape
-        shape = self._shape(h, w, (c, lr.dtype, out))
-        exact = shape == (h, w)
-        if not exact:
-            lr = np.pad(lr, ((0, shape[0] - h), (0, shape[1] - w), (0, 0)))
-        check_memory(self._model, *shape, self._devices[device].platform)
-        program = self._get((*shape, exact, c, lr.dtype, out))
+        key, program = self._find(h, w, (c, lr.dtype, out))
+        height, width, exact = key[:3]
+        lr = np.pad(lr, ((0, height - h), (0, width - w), (0, 0)))
+        check_memory(self._model, height, width, self._devices[device].platform)
         size = None if exact else np.array([h, w], np.int32)
         lr, size = jax.device_put((lr, size), self._devices[device])
         return program(self._params[device], lr, size)
@@ -91,29 +93,32 @@ class Program:
         """Take no window for another's shape that came before: one did not fit."""
         with self._lock:
             self._programs.clear()
+            self._lost.clear()
 
-    def _get(self, key: tuple[Any, ...]) -> Any:
+    def _find(self, h: int, w: int, kind: tuple[Any, ...]) -> tuple[Any, Any]:
         with self._lock:
+            key = (*self._choose(h, w, kind), *kind)
             program = self._programs.pop(key, None)
             if program is None:
                 if len(self._programs) >= _PROGRAMS:
                     self._programs.popitem(last=False)
                     forget_traces()
-                forward = partial(self._forward, out=key[-1])
+                forward = partial(self._forward, out=kind[-1])
                 program = jax.jit(forward, compiler_options=self._options)
             self._programs[key] = program
-        return program
+        return key, program
 
-    def _shape(self, h: int, w: int, kind: tuple[Any, ...]) -> tuple[int, int]:
-        known = [
-            key[:2]
-            for key in tuple(self._programs)  # another thread may add one meanwhile
-            if key[3:] == kind
-            and h <= key[0]
-            and w <= key[1]
-            and key[0] * key[1] <= _WASTE * h * w
-        ]
-        return min(known, key=lambda shape: shape[0] * shape[1], default=(h, w))
+    def _choose(self, h: int, w: int, kind: tuple[Any, ...]) -> tuple[int, int, bool]:
+        """Return height and width of the program to take, and whether it is exact."""
+        known = [key[:3] for key in self._programs if key[3:] == kind]
+        if not known or (h, w, True) in known:
+            return h, w, True
+        fitting = [key[:2] for key in known if h <= key[0] and w <= key[1]]
+        height, width = min(fitting, key=math.prod, default=(h, w))
+        window = h, w, *kind
+        lost = self._lost.get(window, 0) + height * width * _MASKED - h * w
+        self._lost[window] = lost
+        return (h, w, True) if lost > _COMPILATION else (height, width, False)
 
     def _forward(self, params: Any, lr: Any, size: Any, out: np.dtype) -> Any:
         if lr.dtype in (jnp.uint8, jnp.uint16):

@@ -40,9 +40,10 @@ class Upscaler:
     """A network that upscales images of any size and kind.
 
     Large images go through the network in windows of one shape; the result does not
-    depend on their size. The first image of a shape compiles a program, about two
-    seconds on two cores; later ones do not, while it is among the 16 shapes used last.
-    Of every shape there ever was jax keeps about 1 MB, until `jax.clear_caches()`.
+    depend on their size. The first image compiles a program, about two seconds on two
+    cores. Smaller ones are padded and share one more; a size that comes often gets one
+    of its own. The 16 used last stay compiled, and of every one there ever was jax
+    keeps about 1 MB, until `jax.clear_caches()`.
     Threads may share an upscaler; processes load one each.
 
     Attributes:

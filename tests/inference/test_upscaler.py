@@ -189,6 +189,22 @@ def test_one_shape_compiles_once_and_serves_slightly_smaller_ones(weights):
     assert np.abs(first.astype(int) - alone).max() <= 1
 
 
+def test_a_size_that_comes_often_gets_a_program_of_its_own(weights, monkeypatch):
+    monkeypatch.setattr(program, "_COMPILATION", 60 * 60 * 2)
+    upscaler, lr = Upscaler(weights), image(20, 30, 3)
+    upscaler(image(60, 60, 3))
+    programs, taken = upscaler._program._programs, []
+    results = []
+    for _ in range(4):  # each loses 60 · 60 · 65/64 − 20 · 30 = 3056 pixels of 7200
+        results.append(upscaler(lr).astype(int))
+        taken.append(list(programs)[-1][:3])
+    assert taken == [(60, 60, False)] * 2 + [(20, 30, True)] * 2
+    for sr in results:
+        assert np.abs(sr - Upscaler(weights)(lr)).max() <= 1
+    upscaler(image(21, 30, 3))  # another size has lost nothing yet
+    assert list(programs)[-1][:3] == (60, 60, False)
+
+
 def test_transparent_pixels_do_not_darken_the_edge(weights):
     lr = np.full((24, 24, 4), 200, np.uint8)
     lr[:, 12:] = 0  # transparent, and black as most programs write it
