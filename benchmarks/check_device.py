@@ -28,6 +28,7 @@ from benchmarks import timing
 from lkdn_jax.cli import ArgumentParser, run
 from lkdn_jax.errors import InputError
 from lkdn_jax.models.lkdn import LKDN, draw_params
+from lkdn_jax.models.optimize import optimize_for_inference, optimized_model
 from lkdn_jax.ops.depthwise import depthwise_conv
 from lkdn_jax.ops.fused import framed_gelu, gated
 from lkdn_jax.weights.files import load
@@ -131,7 +132,7 @@ def check_inference(cpu: Any, device: Any) -> list[Row]:
 
 
 def check_network(cpu: Any, device: Any) -> list[Row]:
-    """Compare output and gradient of the whole network."""
+    """Compare output and gradient of the whole network, and what inference takes."""
     model = LKDN()
     params = draw_params(model)
     lr = np.random.default_rng().random((2, 48, 48, 3), np.float32)
@@ -142,6 +143,18 @@ def check_network(cpu: Any, device: Any) -> list[Row]:
     def loss(params: Any, lr: Any) -> Any:
         return jnp.square(forward(params, lr)).mean()
 
+    fast, folded = optimized_model(model), optimize_for_inference(params)
+
+    def optimized(params: Any, lr: Any) -> Any:
+        return fast.apply({"params": params}, lr)
+
+    def masked(params: Any, lr: Any) -> Any:
+        around = (0, 0), (0, 8), (0, 12), (0, 0)
+        valid = jnp.pad(jnp.ones_like(lr[..., :1], bool), around)
+        lr = jnp.pad(lr, around, constant_values=1)
+        sr: Any = fast.apply({"params": params}, lr, valid)
+        return sr[:, :192, :192]
+
     rows = []
     for name, f, bound, relative in (
         ("LKDN ×4, output", forward, 1e-4, False),
@@ -149,6 +162,10 @@ def check_network(cpu: Any, device: Any) -> list[Row]:
     ):
         ours, theirs = (on(d, f, params, lr) for d in (device, cpu))
         rows.append((name, difference(ours, theirs, relative), bound))
+    expected = on(cpu, forward, params, lr)
+    for f in (optimized, masked):
+        sr = on(device, f, folded, lr)
+        rows.append((f"LKDN ×4, {f.__name__}", difference(sr, expected), 1e-4))
     return rows
 
 
