@@ -22,8 +22,9 @@ from lkdn_jax.models.optimize import (
 from lkdn_jax.weights.files import Params
 
 _PROGRAMS = 16  # kept, those used last; each takes 20 to 35 MB
-_COMPILATION = 400_000  # LR pixels that two cores upscale while they could compile
-_MASKED = 65 / 64  # of the time without a mask, on CPU
+# LR pixels that a device upscales while a program compiles, and the time that a masked
+# one takes: of two cores, measured, and of others, estimated for an H200.
+_CPU, _OTHERS = (400_000, 65 / 64), (40_000_000, 6 / 5)
 
 
 class Program:
@@ -54,7 +55,9 @@ class Program:
         optimized = optimize_for_inference(params, dtype)
         self._params = [jax.device_put(optimized, device) for device in devices]
         self._model = optimized_model(model).clone(dtype=dtype)
-        self._options = compiler_options(self._model, devices[0].platform)
+        kind = devices[0].platform
+        self._options = compiler_options(self._model, kind)
+        self._compilation, self._masked = _CPU if kind == "cpu" else _OTHERS
         # Of height, width, whether exact; channels, dtypes. The last was used last.
         self._programs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._lost: dict[tuple[Any, ...], float] = {}  # pixels, by what was asked for
@@ -116,9 +119,9 @@ class Program:
         fitting = [key[:2] for key in known if h <= key[0] and w <= key[1]]
         height, width = min(fitting, key=math.prod, default=(h, w))
         window = h, w, *kind
-        lost = self._lost.get(window, 0) + height * width * _MASKED - h * w
+        lost = self._lost.get(window, 0) + height * width * self._masked - h * w
         self._lost[window] = lost
-        return (h, w, True) if lost > _COMPILATION else (height, width, False)
+        return (h, w, True) if lost > self._compilation else (height, width, False)
 
     def _forward(self, params: Any, lr: Any, size: Any, out: np.dtype) -> Any:
         if lr.dtype in (jnp.uint8, jnp.uint16):

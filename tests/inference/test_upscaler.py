@@ -189,13 +189,13 @@ def test_one_shape_compiles_once_and_serves_slightly_smaller_ones(weights):
     assert np.abs(first.astype(int) - alone).max() <= 1
 
 
-def test_a_size_that_comes_often_gets_a_program_of_its_own(weights, monkeypatch):
-    monkeypatch.setattr(program, "_COMPILATION", 60 * 60 * 2)
+def test_a_size_that_comes_often_gets_a_program_of_its_own(weights):
     upscaler, lr = Upscaler(weights), image(20, 30, 3)
+    upscaler._program._compilation = 8000
     upscaler(image(60, 60, 3))
     programs, taken = upscaler._program._programs, []
     results = []
-    for _ in range(4):  # each loses 60 · 60 · 65/64 − 20 · 30 = 3056 pixels of 7200
+    for _ in range(4):  # each loses 60 · 60 · 65/64 − 20 · 30 = 3056 pixels
         results.append(upscaler(lr).astype(int))
         taken.append(list(programs)[-1][:3])
     assert taken == [(60, 60, False)] * 2 + [(20, 30, True)] * 2
