@@ -56,6 +56,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     try:
         if target.exists() and not target.is_file():
             raise OSError("a folder or device has that name")
+        if target.parent.is_file():
+            raise OSError(f"{target.parent} is a file, not a folder")
         target.parent.mkdir(parents=True, exist_ok=True)
         name = _temporary_name(target)
         with name.open("x+b") as file:
