@@ -14,9 +14,11 @@ from lkdn_jax.errors import InputError
 
 
 def box(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})", text)
+    found = re.fullmatch(r"([1-9]\d{0,5})[xX×]([1-9]\d{0,5})", text)
     if not found:
-        raise ArgumentTypeError(f"{text!r}: give width and height, like 1920x1080")
+        raise ArgumentTypeError(
+            f"{text!r}: give width and height, of at most 6 digits, like 1920x1080"
+        )
     return int(found[1]), int(found[2])
 
 

@@ -17,7 +17,14 @@ from lkdn_jax.data.photo import Photo
 from lkdn_jax.data.photo_files import read_photo, write_photo
 from lkdn_jax.errors import InputError
 from lkdn_jax.files import check_folder, remove_leftovers
-from lkdn_jax.inference.jobs import Job, find_jobs, is_done, passed_over
+from lkdn_jax.inference.jobs import (
+    UNKNOWN,
+    Job,
+    find_jobs,
+    found_size,
+    is_done,
+    passed_over,
+)
 from lkdn_jax.inference.upscaler import TILE, Upscaler, create_upscaler
 from lkdn_jax.progress import Progress, ignore
 
@@ -106,8 +113,7 @@ def upscale_files(
                 photo = now.result()
                 size = _output_size(upscaler, photo, resize)
                 check_size(job.target, FORMATS[job.target.suffix.lower()], *size[::-1])
-                if not overwrite:
-                    _check_earlier(job.target, size)
+                _check_target(job.target, None if overwrite else size)
                 upscaled = upscaler.photo(photo, tick)
             except Exception as error:  # noqa: BLE001  whatever it is, the others go on
                 summary.add_failure(job, error)
@@ -235,23 +241,19 @@ def _resized(photo: Photo, size: Size) -> Photo:
     return photo.replace(np.stack(planes, axis=-1), alpha)
 
 
-def _check_earlier(target: Path, size: Size) -> None:
-    """Refuse to replace what is no image of the output's size, so no earlier one."""
-    if not target.is_file() or target.stat().st_size == 0:
-        return
-    try:
-        with Image.open(target, formats=READ_FORMATS) as image:
-            found = image.size
-    except Image.DecompressionBombError:
-        return  # so large are outputs
-    except DECODE_ERRORS:
-        if target.suffix.lower() in (".tif", ".tiff"):
-            return  # Pillow opens no 16-bit grey with alpha
-        found = None
-    if found != size:
+def _check_target(target: Path, size: Size | None) -> None:
+    """Refuse to replace a link, and what is no earlier output, of `size`."""
+    if target.is_symlink():
         raise InputError(
-            f"{target} is older and no image of the output's size, so perhaps no "
-            "output; give another --output, or --overwrite to replace it"
+            f"{target} is a link, and what it leads to would be replaced; remove the "
+            "link or give another --output"
+        )
+    if size is None or not target.is_file() or target.stat().st_size == 0:
+        return
+    if found_size(target) not in (size, UNKNOWN):
+        raise InputError(
+            f"{target} is no image, or older and no image of the output's size, so "
+            "perhaps no output; give another --output, or --overwrite to replace it"
         )
 
 

@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lkdn_jax.data.images import FORMATS, IMAGE_SUFFIXES
+from PIL import Image
+
+from lkdn_jax.data.images import DECODE_ERRORS, FORMATS, IMAGE_SUFFIXES, READ_FORMATS
 from lkdn_jax.errors import InputError
+
+UNKNOWN = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -105,11 +109,28 @@ def passed_over(inputs: Sequence[str], output: Path) -> tuple[list[str], list[st
 
 
 def is_done(job: Job) -> bool:
-    """Say whether the output is there, not empty, and no older than its input."""
+    """Say whether the output is there, an image, and no older than its input."""
     if not (job.target.is_file() and job.source.exists()):
         return False
-    source, target = job.source.stat(), job.target.stat()
-    return target.st_size > 0 and target.st_mtime >= source.st_mtime
+    newer = job.target.stat().st_mtime >= job.source.stat().st_mtime
+    return newer and found_size(job.target) is not None
+
+
+def found_size(path: Path) -> tuple[int, int] | None:
+    """Return an image's width and height, None if a file is none.
+
+    Returns:
+        `UNKNOWN` of an image where Pillow cannot tell: over 179 megapixels, and some
+        kinds of TIFF.
+    """
+    try:
+        with Image.open(path, formats=READ_FORMATS) as image:
+            return image.size
+    except Image.DecompressionBombError:
+        return UNKNOWN
+    except DECODE_ERRORS:
+        tiff = path.suffix.lower() in (".tif", ".tiff") and path.stat().st_size
+        return UNKNOWN if tiff else None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

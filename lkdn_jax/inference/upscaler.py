@@ -95,8 +95,9 @@ class Upscaler:
             InputError: An unusable file, parameters that do not fit the network or are
                 not finite, or one of the other arguments is not as said.
         """
-        if isinstance(weights, tuple) and len(weights) == 2:
-            model, params = weights
+        pair = weights if isinstance(weights, tuple) else ()
+        if len(pair) == 2 and isinstance(pair[0], LKDN):
+            model, params = pair
             check_params(params, expected_params(model))
             check_finite(params)
         elif isinstance(weights, (str, os.PathLike)):

@@ -1,11 +1,12 @@
 """Configurations: a Python file with `get_config()`, and overrides by name."""
 
 import ast
+import contextlib
 import difflib
 import re
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,19 @@ def field_value(config: Config, field: str) -> Any:
     return section[name]
 
 
+@contextlib.contextmanager
+def naming_fields(config: Config) -> Iterator[None]:
+    """Make an error that begins with a field's name begin with its section's, too."""
+    try:
+        yield
+    except InputError as error:
+        name, _, rest = str(error).partition(" ")
+        named = [field for field in _fields(config) if field.split(".")[-1] == name]
+        if len(named) != 1:
+            raise
+        raise InputError(f"{named[0]} {rest}") from error
+
+
 def _section(config: Config, field: str) -> tuple[Config, str]:
     *parents, name = field.split(".")
     for parent in parents:
@@ -72,9 +86,11 @@ def _run(path: Path) -> Config:
     try:
         namespace = runpy.run_path(str(path))
         config = namespace["get_config"]() if "get_config" in namespace else None
-    except Exception as error:  # whatever the user's code raises
-        # A field that is not there: ml_collections prints all that are.
-        reason = re.sub("Other fields present.*?(Did|$)", r"\1", str(error), flags=re.S)
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        # A field that is not there: ml_collections prints all that are, in quotes.
+        long = r"['\"]?(.*?)\s*Other fields present.*?(Did you mean.*?)?['\"]?"
+        known = re.fullmatch(long, str(error), re.S)
+        reason = " ".join(filter(None, known.groups())) if known else error
         raise InputError(
             f"{path}: {type(error).__name__}: {reason}; a config is Python like "
             "configs/x4.py"

@@ -19,7 +19,7 @@ from lkdn_jax.models.memory import memory_advice
 from lkdn_jax.optim.schedules import create_schedule
 from lkdn_jax.progress import ignore
 from lkdn_jax.training.checkpoint import Checkpoints
-from lkdn_jax.training.config import Config
+from lkdn_jax.training.config import Config, naming_fields
 from lkdn_jax.training.finish import finish
 from lkdn_jax.training.packing import Packing
 from lkdn_jax.training.processes import (
@@ -83,12 +83,13 @@ def _train_and_evaluate(
     for change in changes:
         log(f"note: {change}")
     model, mesh = create_model(config.model), make_mesh()
-    schedule = create_schedule(
-        learning_rate=config.optimizer.learning_rate,
-        steps=config.steps,
-        **config.schedule,
-    )
-    tx = create_tx(config.optimizer, schedule)
+    with naming_fields(config):
+        schedule = create_schedule(
+            learning_rate=config.optimizer.learning_rate,
+            steps=config.steps,
+            **config.schedule,
+        )
+        tx = create_tx(config.optimizer, schedule)
     validation, folders = None, config.validation.folders
     if folders:
         validation = on_first_process(lambda: Validation(model, folders, workdir))
@@ -133,7 +134,7 @@ def _train_and_evaluate(
             donate_argnums=0,
             out_shardings=NamedSharding(mesh, PartitionSpec()),
         )
-        if primary:
+        if primary and done < config.steps:
             write_config(config, workdir)
         writer = MetricsWriter(workdir, done) if primary else None
         try:

@@ -12,6 +12,11 @@ from lkdn_jax.files import atomic_write, check_folder
 from lkdn_jax.training.config import Config
 
 _NOT_ARCHITECTURE = ("dtype", "remat")
+# What a run writes after its configuration.
+_WRITTEN = (
+    "model_best.msgpack", "model_folded.msgpack", "metrics.jsonl", "report.json",
+    "report.md", "curves.png", "upscaled", "tensorboard",
+)  # fmt: skip
 
 
 def check_workdir(config: Config, workdir: Path) -> list[str]:
@@ -63,13 +68,13 @@ def check_workdir(config: Config, workdir: Path) -> list[str]:
 
 
 def check_no_results(workdir: Path) -> None:
-    """Check that a run that begins would not write over the results of another.
+    """Check that a run that begins would not write over what is no part of it.
 
     Args:
         workdir: The folder, which has no checkpoint.
 
     Raises:
-        InputError: It has a network.
+        InputError: It has a network, or files of a run's names and no configuration.
     """
     path = workdir / "model.msgpack"
     if path.exists():
@@ -77,6 +82,14 @@ def check_no_results(workdir: Path) -> None:
             f"{path} is the end of a run, of which no checkpoint is there to go on "
             "from: choose another --workdir, or move it away"
         )
+    if (workdir / "config.json").exists():
+        return  # that of a run which ended before its first checkpoint
+    for path in (workdir / name for name in _WRITTEN):
+        if path.exists():
+            raise InputError(
+                f"{path} is of no run, for there is no config.json, and would be "
+                "written over: choose another --workdir, or move it away"
+            )
 
 
 @contextlib.contextmanager

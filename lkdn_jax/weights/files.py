@@ -71,6 +71,8 @@ def load(path: str | Path) -> tuple[LKDN, Params]:
         raise InputError(f"{path}: weights are read from {known} files")
     if not os.path.isfile(path):  # unlike is_file, it takes any name
         raise InputError(f"{path}: no such file, or a folder; give a file of weights")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: may not be read; change its permissions")
     try:
         stated, params = reader(path)
         model = LKDN(**_architecture(stated, deduce_architecture(params)))

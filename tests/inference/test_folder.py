@@ -217,6 +217,34 @@ def test_an_image_of_another_size_is_no_earlier_output(tmp_path, weights):
         assert older.stat().st_mtime > 0
 
 
+def test_a_newer_file_that_is_no_image_is_not_done(tmp_path, weights):
+    save(tmp_path / "in" / "a.png")
+    other = tmp_path / "out" / "a.png"
+    other.parent.mkdir()
+    other.write_text("a text")
+    inputs = [str(tmp_path / "in")]
+    summary = upscale_inputs(inputs, other.parent, weights)
+    assert (summary.done, summary.skipped) == (0, 0)
+    assert f"{other} is no image" in summary.failures[0]
+    assert other.read_text() == "a text"
+
+
+def test_what_a_link_leads_to_is_not_replaced(tmp_path, weights):
+    save(tmp_path / "in" / "a.png")
+    photograph = save(tmp_path / "b.png", 12)
+    content = photograph.read_bytes()
+    (tmp_path / "out").mkdir()
+    for leads_to in ("../b.png", "../nothing.png"):
+        link = tmp_path / "out" / "a.png"
+        link.unlink(missing_ok=True)
+        link.symlink_to(leads_to)
+        inputs = [str(tmp_path / "in")]
+        summary = upscale_inputs(inputs, tmp_path / "out", weights, overwrite=True)
+        assert f"{link} is a link, and" in summary.failures[0]
+    assert photograph.read_bytes() == content
+    assert not (tmp_path / "nothing.png").exists()
+
+
 def test_one_file_given_twice_is_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = save(Path("in/a.png"))

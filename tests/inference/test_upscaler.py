@@ -281,7 +281,7 @@ def test_refuses_parameters_that_are_not_finite(weights, tmp_path, value):
         Upscaler(tmp_path / "bad.msgpack")
 
 
-@pytest.mark.parametrize("other", [None, [], {}, (), (1, 2, 3)])
+@pytest.mark.parametrize("other", [None, [], {}, (), (1, 2, 3), ({}, LKDN())])
 def test_refuses_what_are_no_weights(other):
     with pytest.raises(InputError, match="give a file or a tuple"):
         Upscaler(other)

@@ -4,7 +4,7 @@ import pytest
 
 from lkdn_jax import InputError
 from lkdn_jax.cli import ArgumentParser
-from lkdn_jax.training.config import load_config
+from lkdn_jax.training.config import load_config, naming_fields
 
 
 def test_every_field_can_be_set(configs):
@@ -81,6 +81,8 @@ def test_refuses_files_that_are_no_configs(tmp_path):
         ("def get_config():\n    return {}", "no get_config"),
         ("def get_config(:", "SyntaxError"),
         ("import nonexistent", "No module named 'nonexistent'"),
+        ("import sys; sys.exit(0)", "SystemExit: 0; a config is Python"),
+        (f"{default}    c = default.get_config()\n    c.foo = 4", "locked.; a config"),
         (f"{default}    c = default.get_config()\n    c.stepz = 4", 'mean "steps"'),
     ):
         (tmp_path / "bad.py").write_text(text)
@@ -135,6 +137,19 @@ def test_configs_share_code_with_those_beside_them(tmp_path):
     path = list(sys.path)
     assert load_config(tmp_path / "mine.py").steps == 77
     assert sys.path == path
+
+
+def test_errors_name_a_field_with_its_section(configs):
+    config = load_config(configs / "x4.py")
+    for message, expected in (
+        ("warmup_steps 20: use less", "schedule.warmup_steps 20: use less"),
+        ("steps 0: use more", "steps 0: use more"),
+        ("name x: is in three sections", "name x: is in three sections"),
+        ("unknown optimizer", "unknown optimizer"),
+    ):
+        with pytest.raises(InputError) as error, naming_fields(config):
+            raise InputError(message)
+        assert str(error.value) == expected
 
 
 def test_what_may_be_none_may_become_none_again(configs, tmp_path):

@@ -56,10 +56,12 @@ def steps_saved(workdir):
 
 def test_training_again_changes_nothing(train, whole, tmp_path):
     workdir = shutil.copytree(whole, tmp_path / "again")
-    out = train(workdir, "--validation.folders=photographs")
+    out = train(workdir, "--validation.folders=photographs", "--seed=9")
     assert "resumed from" in out
     assert "already at step 12 of 12: nothing to train" in out
     assert model_bytes(workdir) == model_bytes(whole)
+    config = (workdir / "config.json").read_bytes()  # of how it was trained
+    assert config == (whole / "config.json").read_bytes()
 
 
 def test_stops_on_a_signal_and_resumes_bit_equal(start, train, tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 from lkdn_jax import InputError
 from lkdn_jax.training.config import load_config
-from lkdn_jax.training.workdir import check_workdir
+from lkdn_jax.training.workdir import check_no_results, check_workdir
 
 
 @pytest.mark.parametrize("content", ['{"a":', "[]", ""])
@@ -34,3 +34,15 @@ def test_a_run_keeps_its_optimizer_and_starts_once(configs, tmp_path):
         "steps was 1000000, is now 7",
         "init_from was '', is now 'a.pth' (of no effect once there is a checkpoint)",
     ]
+
+
+@pytest.mark.parametrize("name", ["report.md", "metrics.jsonl", "upscaled"])
+def test_refuses_to_begin_over_files_of_no_run(tmp_path, name):
+    check_no_results(tmp_path)
+    (tmp_path / "notes.md").write_text("of no concern")
+    check_no_results(tmp_path)
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"{name} is of no run"):
+        check_no_results(tmp_path)
+    (tmp_path / "config.json").write_text("{}")  # of a run that was stopped early
+    check_no_results(tmp_path)

@@ -1,3 +1,5 @@
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,6 +204,13 @@ def test_a_far_block_is_a_missing_block(tmp_path, init, write_pth):
     write_pth(tmp_path / "a.pth", state)
     with pytest.raises(InputError, match=r"-B3\.c1_d\.kernel.*(more|B3000)"):
         lkdn_jax.load(tmp_path / "a.pth")
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    (tmp_path / "locked.pth").write_text("x")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(InputError, match=r"locked\.pth: may not be read; change"):
+        lkdn_jax.load(tmp_path / "locked.pth")
 
 
 def test_names_that_cannot_be_read_or_written(tmp_path, init):
