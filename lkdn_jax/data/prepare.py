@@ -26,7 +26,7 @@ from lkdn_jax.data.builders import PreparedTiles, open_prepared, write_dataset
 from lkdn_jax.data.folders import partial_folder, publish
 from lkdn_jax.data.inputs import Photograph, find_photographs
 from lkdn_jax.data.pairs import LrMode
-from lkdn_jax.data.tiles import check_tile, cut_tiles
+from lkdn_jax.data.tiles import TILE, check_tile, cut_tiles
 from lkdn_jax.data.workers import map_in_processes
 from lkdn_jax.errors import InputError
 from lkdn_jax.progress import Progress, ignore
@@ -47,7 +47,7 @@ class Options:
     """
 
     scale: int
-    tile: int = 480
+    tile: int = TILE
     lr_mode: LrMode = "auto"
 
 
@@ -261,7 +261,7 @@ def _parse() -> ArgumentParser:
     add("--lr_input", **paths, default=[], help="folder or zip of its LR images")
     add("--output", type=Path, required=True, help="folder of the dataset to make")
     add("--scale", type=int, required=True)
-    add("--tile", type=int, default=480, help="side of an HR tile (default: 480)")
+    add("--tile", type=int, default=TILE, help=f"side of an HR tile (default: {TILE})")
     add(
         "--lr_mode",
         choices=("auto", "matlab", "basicsr"),

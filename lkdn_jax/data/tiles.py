@@ -16,6 +16,7 @@ from lkdn_jax.data.bicubic import check_scale
 from lkdn_jax.errors import InputError
 
 Image = npt.NDArray[np.uint8]
+TILE = 480  # HR pixels, unless another size is asked for
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def check_tile(tile: int, scale: int) -> None:
     """
     check_scale(scale)
     if tile < scale or tile % scale:
-        nearest = max(tile // scale, 1) * scale
+        nearest = (tile if tile >= scale else TILE) // scale * scale
         raise InputError(
             f"tile {tile} must be a positive multiple of scale {scale}: use {nearest}"
         )

@@ -149,6 +149,7 @@ def test_the_dataset_is_one_of_tfds(prepared):
         (4, 96, "has tiles of 48 but 96 is asked for.*ask for 48, or .*--tile 96"),
         (4, 52, "has tiles of 48 but 52 is asked for"),
         (4, 50, "tile 50 must be a positive multiple of scale 4: use 48"),
+        (4, -1, "tile -1 must be a positive multiple of scale 4: use 480"),
         (0, 48, "scale 0"),
     ],
 )
