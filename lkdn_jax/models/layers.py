@@ -5,6 +5,8 @@ zeros on every side (`frames.frame`), or pads them itself and then takes `valid`
 of what is image (`frames.mask`).
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import canonicalize_dtype, promote_dtype
@@ -152,14 +154,14 @@ class DepthwiseConv(nn.Module):
             kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
             return x * kernel.reshape(1, 1, 1, c) + bias.reshape(1, 1, 1, c)
         x = mask(x, valid)
+        # Where parameters are made nobody reads the output: the way soonest traced.
+        way = "shift" if self.is_mutable_collection("params") else None
         if activated:
-            return framed_gelu(x, kernel, bias)
+            return framed_gelu(x, kernel, bias, implementation=way)
+        options: dict[str, Any] = {"dilation": self.dilation, "implementation": way}
         if gate is not None:
-            gate = gate.astype(x.dtype)
-            return gated(gate, x, kernel, bias, dilation=self.dilation)
-        return depthwise_conv(
-            x, kernel, bias, dilation=self.dilation, padding=self.padding
-        )
+            return gated(gate.astype(x.dtype), x, kernel, bias, **options)
+        return depthwise_conv(x, kernel, bias, padding=self.padding, **options)
 
 
 def refuse_unfolded(module: nn.Module, name: str) -> None:
