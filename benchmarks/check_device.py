@@ -45,16 +45,22 @@ def on(device: Any, function: Callable[..., Any], *args: Any) -> Any:
 def difference(a: Any, b: Any, relative: bool = False) -> float:
     """Return the largest difference, absolute or relative to a tensor's maximum."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return max(
-        float(np.abs(x - y).max() / (np.abs(y).max() if relative else 1))
-        for x, y in pairs
-    )
+    errors = [
+        np.abs(x - y).max() / (np.abs(y).max() if relative else 1) for x, y in pairs
+    ]
+    return float(np.max(errors))  # NaN if any is
 
 
-def check_run(name: str, bound: float, run: Callable[[], Any], expected: Any) -> Row:
+def check_run(
+    name: str,
+    bound: float,
+    run: Callable[[], Any],
+    expected: Any,
+    relative: bool = True,
+) -> Row:
     """Compare what a run gives with what is expected; what does not run is far off."""
     try:
-        return name, difference(run(), expected, relative=True), bound
+        return name, difference(run(), expected, relative), bound
     except Exception as error:  # noqa: BLE001  the others are checked
         print(f"{name} does not run: {' '.join(str(error).split())[:300]}")
         return name, math.inf, bound
@@ -155,17 +161,17 @@ def check_network(cpu: Any, device: Any) -> list[Row]:
         sr: Any = fast.apply({"params": params}, lr, valid)
         return sr[:, :192, :192]
 
+    sr, gradient = (on(cpu, f, params, lr) for f in (forward, jax.grad(loss)))
     rows = []
-    for name, f, bound, relative in (
-        ("LKDN ×4, output", forward, 1e-4, False),
-        ("LKDN ×4, gradient", jax.grad(loss), 1e-3, True),
+    for name, f, tree, expected, bound in (
+        ("output", forward, params, sr, 1e-4),
+        ("gradient", jax.grad(loss), params, gradient, 1e-3),
+        ("output, optimized", optimized, folded, sr, 1e-4),
+        ("output, optimized and masked", masked, folded, sr, 1e-4),
     ):
-        ours, theirs = (on(d, f, params, lr) for d in (device, cpu))
-        rows.append((name, difference(ours, theirs, relative), bound))
-    expected = on(cpu, forward, params, lr)
-    for f in (optimized, masked):
-        sr = on(device, f, folded, lr)
-        rows.append((f"LKDN ×4, {f.__name__}", difference(sr, expected), 1e-4))
+        again = partial(on, device, f, tree, lr)
+        relative = expected is gradient
+        rows.append(check_run(f"LKDN ×4, {name}", bound, again, expected, relative))
     return rows
 
 
@@ -178,9 +184,13 @@ def check_reference(device: Any, folder: Path) -> list[Row]:
         expected = np.load(file)
         for image in ("noise", "crop"):
             lr = expected[f"{image}_lr"][None]
-            sr = on(device, lambda p, x, f=model: f.apply({"params": p}, x), params, lr)
-            error = difference(sr[0], expected[f"{image}_sr"])
-            rows.append((f"{file.stem}, {image}", error, 1e-4))
+
+            def forward(params: Any, lr: Any, model: Any = model) -> Any:
+                return model.apply({"params": params}, lr)[0]
+
+            again = partial(on, device, forward, params, lr)
+            sr, name = expected[f"{image}_sr"], f"{file.stem}, {image}"
+            rows.append(check_run(name, 1e-4, again, sr, relative=False))
     return rows
 
 

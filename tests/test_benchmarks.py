@@ -72,6 +72,12 @@ def test_a_package_of_another_name_has_a_version(monkeypatch):
     assert timing.environment()["versions"] == {"jax": jax.__version__}
 
 
+def test_what_is_no_number_is_no_small_difference():
+    ones, bad = np.ones(2), np.array([0, np.nan])
+    assert not check_device.difference([ones, bad], [ones, ones]) <= 1e9
+    assert check_device.difference([ones, ones], [ones, 3 * ones]) == 2
+
+
 def test_the_device_is_checked_to_the_end(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(check_device, "check_network", lambda *_: [("net", 0.5, 1.0)])
     monkeypatch.setattr(check_device, "check_depthwise", lambda *_: [("a", np.inf, 1)])

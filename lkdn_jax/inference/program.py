@@ -30,10 +30,11 @@ _CPU, _OTHERS = (400_000, 65 / 64), (40_000_000, 6 / 5)
 class Program:
     """A network, optimized for inference, on devices of one kind.
 
-    A window smaller than one before it is padded to its shape, and the network masks
-    what lies outside: one more program, for all such windows. A shape whose windows
-    have lost by that what a compilation costs gets a program of its own. Where programs
-    become many, the one that was not used for longest is dropped.
+    A window smaller than one before it is padded to the smallest shape that fits, and
+    the network masks what lies outside: one more program, for all such windows. Where
+    none fits its own shape gets such a program. Windows of one shape that have lost by
+    that what a compilation costs get one without a mask. Where programs become many,
+    the one that was not used for longest is dropped.
     """
 
     def __init__(
@@ -92,11 +93,17 @@ class Program:
         lr, size = jax.device_put((lr, size), self._devices[device])
         return program(self._params[device], lr, size)
 
-    def forget_shapes(self) -> None:
-        """Take no window for another's shape that came before: one did not fit."""
+    def forget_shapes(self) -> bool:
+        """Take no window for another's shape that came before: one did not fit.
+
+        Returns:
+            Whether there were others, for which it may have been taken.
+        """
         with self._lock:
+            others = len(self._programs) > 1
             self._programs.clear()
-            self._lost.clear()
+        forget_traces()
+        return others
 
     def _find(self, h: int, w: int, kind: tuple[Any, ...]) -> tuple[Any, Any]:
         with self._lock:
@@ -119,9 +126,11 @@ class Program:
         fitting = [key[:2] for key in known if h <= key[0] and w <= key[1]]
         height, width = min(fitting, key=math.prod, default=(h, w))
         window = h, w, *kind
-        lost = self._lost.get(window, 0) + height * width * self._masked - h * w
+        lost = self._lost.pop(window, 0) + height * width * self._masked - h * w
+        if lost > self._compilation:  # and once it is dropped, as much again
+            return h, w, True
         self._lost[window] = lost
-        return (h, w, True) if lost > self._compilation else (height, width, False)
+        return height, width, False
 
     def _forward(self, params: Any, lr: Any, size: Any, out: np.dtype) -> Any:
         if lr.dtype in (jnp.uint8, jnp.uint16):

@@ -1,9 +1,10 @@
-"""Upscale arrays and photographs of any size with one compiled program a shape."""
+"""Upscale arrays and photographs of any size with few compiled programs."""
 
 import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, overload
 
@@ -41,9 +42,10 @@ class Upscaler:
 
     Large images go through the network in windows of one shape; the result does not
     depend on their size. The first image compiles a program, about two seconds on two
-    cores. Smaller ones are padded and share one more; a size that comes often gets one
-    of its own. The 16 used last stay compiled, and of every one there ever was jax
-    keeps about 1 MB, until `jax.clear_caches()`.
+    cores, and so does one that fits into none before. Smaller ones are padded and share
+    one more; a size that comes often gets one of its own. The 16 used last stay
+    compiled, and of every one there ever was jax keeps about 2 MB, until
+    `jax.clear_caches()`.
     Threads may share an upscaler; processes load one each.
 
     Attributes:
@@ -192,23 +194,21 @@ class Upscaler:
 
     def _alpha(self, lr: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
         (h, w), s = lr.shape, self.scale
-        if is_constant(lr):
-            for _ in range(self.count_tiles(h, w)):
-                tile_done()
-            sr = np.full((h * s, w * s), lr[0, 0])
-        else:
-            sr = keep_flat(lr, self._tiled(lr[..., None], tile_done)[..., 0])
-        floating = jnp.issubdtype(sr.dtype, jnp.floating)
-        return sr.clip(0, 1).astype(sr.dtype) if floating else sr
+        with _fitting(h, w, s):
+            if is_constant(lr):
+                for _ in range(self.count_tiles(h, w)):
+                    tile_done()
+                sr = np.full((h * s, w * s), lr[0, 0])
+            else:
+                sr = keep_flat(lr, self._tiled(lr[..., None], tile_done)[..., 0])
+            floating = jnp.issubdtype(sr.dtype, jnp.floating)
+            return sr.clip(0, 1, out=sr) if floating else sr
 
     def _tiled(self, image: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
         (h, w, c), s = image.shape, self.scale
-        with memory_advice(
-            f"an image of {w}×{h}: out of memory for one of {w * s}×{h * s}; upscale "
-            "parts of it"
-        ):
+        with _fitting(h, w, s):
             out = np.empty((h * s, w * s, c), image.dtype)
-        tile = self.tile
+        tile, again = self.tile, True
         while True:
             try:
                 self._in_tiles(image, out, tile, tile_done)
@@ -217,7 +217,10 @@ class Upscaler:
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._program.forget_shapes()
+                # What was too large may have been the shape that it was padded to.
+                if self._program.forget_shapes() and again:
+                    again = False
+                    continue
                 largest = max(window_shape(h, w, tile, self.context))
                 tile = min(tile, largest - 2 * self.context) // 2
                 if tile < _SMALLEST_TILE:
@@ -268,6 +271,13 @@ class Upscaler:
                     finish()
         while pending:
             finish()
+
+
+def _fitting(h: int, w: int, s: int) -> AbstractContextManager[None]:
+    return memory_advice(
+        f"an image of {w}×{h}: out of memory for one of {w * s}×{h * s}; upscale "
+        "parts of it"
+    )
 
 
 def create_upscaler(

@@ -26,9 +26,8 @@ from lkdn_jax.models.layers import (
     PixelNorm,
 )
 from lkdn_jax.models.upsamplers import DirectUpsampler, RepUpsampler
-from lkdn_jax.ops import depthwise
+from lkdn_jax.ops import depthwise, gelu
 from lkdn_jax.ops.dtypes import at_least_float32
-from lkdn_jax.ops.gelu import gelu
 from lkdn_jax.ops.order import add_now, after, store
 from lkdn_jax.ops.pair import join
 
@@ -93,7 +92,7 @@ class LKDB(nn.Module):
             if self.shallow_block == "BSB" and valid is None:
                 refined = refine(refined, activated=True)
             else:
-                refined = store(frame(gelu(refine(refined)), valid))
+                refined = store(frame(gelu.gelu(refine(refined)), valid))
         # Stored: XLA would sum the taps for both halves of the channels below.
         parts.append(store(BSConv(wide, dtype=dtype, name="c4")(refined)))
         first = join(parts[0], parts[1], self.distilled)
@@ -200,7 +199,7 @@ class LKDN(nn.Module):
             x = block(x, valid, trunk)
             share = c1(x, i)
             trunk = share if trunk is None else add_now(trunk, share)
-        x = store(frame(gelu(unframe(trunk)), valid))
+        x = store(frame(gelu.gelu(unframe(trunk)), valid))
         x = BSConv(self.features, dtype=wide, name="c2")(x) + unframe(fea)
         upsampler = _UPSAMPLERS[self.upsampler]
         sr = upsampler(self.scale, dtype=wide, name="upsampler")(x, valid)
@@ -315,3 +314,4 @@ def forget_traces() -> None:
     """
     _traced_lkdb.cache_clear()
     depthwise.forget_traces()
+    gelu.forget_traces()

@@ -29,7 +29,7 @@ def depthwise_conv(
     *,
     dilation: int = 1,
     padding: Padding = "SAME",
-    implementation: Implementation | None = None,
+    implementation: Way = None,
 ) -> Array:
     """Convolve every channel with its own k×k kernel.
 
@@ -203,7 +203,9 @@ def _pallas_can(x: Array) -> bool:
     exact = x.dtype == jnp.float64  # Triton's sums are float32
     # Of `jax.export`, which has names for sizes: a kernel is made for numbers.
     symbolic = not all(isinstance(size, int) for size in x.shape)
-    return not (exact or symbolic or _is_in_shard_map(x) or _has_old_gpu())
+    if exact or symbolic or 0 in x.shape:
+        return False
+    return not (_is_in_shard_map(x) or _has_old_gpu())
 
 
 def _is_in_shard_map(x: Array) -> bool:

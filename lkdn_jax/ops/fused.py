@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from lkdn_jax.ops import depthwise_pallas
-from lkdn_jax.ops.depthwise import Implementation, Way, choose, depthwise_conv
+from lkdn_jax.ops.depthwise import Way, choose, depthwise_conv
 from lkdn_jax.ops.gelu import gelu
 from lkdn_jax.ops.order import store
 
@@ -22,7 +22,7 @@ def framed_gelu(
     kernel: Array,
     bias: Array,
     *,
-    implementation: Implementation | None = None,
+    implementation: Way = None,
 ) -> Array:
     """Convolve framed features, apply GELU, and frame what comes out.
 
@@ -54,7 +54,7 @@ def gated(
     bias: Array,
     *,
     dilation: int = 1,
-    implementation: Implementation | None = None,
+    implementation: Way = None,
 ) -> Array:
     """Multiply features by a depthwise convolution of others.
 
@@ -82,7 +82,7 @@ def gated(
         conv = partial(depthwise_conv, dilation=dilation, implementation=way)
         return gate * conv(x, kernel, bias)
 
-    pad = dilation * (kernel.shape[0] // 2)
+    pad = dilation * ((*kernel.shape, 0)[0] // 2)
     pallas = partial(depthwise_pallas.forward, dilation=dilation, pad=pad)
     return _without_gradient(implementation, pallas, function, x, kernel, bias, gate)
 

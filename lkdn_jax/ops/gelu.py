@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,3 +135,11 @@ def _polynomial(
     for coefficient in coefficients[-2::-1]:
         value = fma(value, t, coefficient)
     return value
+
+
+def forget_traces() -> None:
+    """Forget the shapes that were traced; see `models.lkdn.forget_traces`."""
+    whole: Any = gelu  # a `custom_vjp` of what is jitted
+    traced: tuple[Any, ...] = (whole.fun, _forward, _backward)
+    for function in traced:
+        function.clear_cache()

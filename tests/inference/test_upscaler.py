@@ -123,6 +123,31 @@ def test_takes_no_shape_again_that_did_not_fit(weights, monkeypatch):
     assert upscaler.tile == 32
 
 
+def test_what_is_padded_is_tried_alone_first(weights, monkeypatch):
+    upscaler = Upscaler(weights, context=4)
+
+    def refuse(_, h, w, *__):
+        if h * w > 100 * 100:
+            raise MemoryError
+
+    upscaler(image(200, 200, 3))
+    monkeypatch.setattr(program, "check_memory", refuse)
+    upscaler(image(90, 90, 3))
+    assert upscaler.tile == module.TILE
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_says_so_when_alpha_does_not_fit(weights, monkeypatch, constant):
+    lr = image(12, 9, 4)
+    if constant:
+        lr[..., 3] = 7
+    upscaler = Upscaler(weights)
+    where, name = (np, "full") if constant else (module, "keep_flat")
+    monkeypatch.setattr(where, name, Mock(side_effect=MemoryError))
+    with pytest.raises(InputError, match="9×12: out of memory for one of 18×24"):
+        upscaler(lr)
+
+
 def test_says_so_when_the_output_does_not_fit(weights):
     lr = np.broadcast_to(np.zeros(3, np.uint8), (10**7, 10**8, 3))
     with pytest.raises(InputError, match="out of memory for one of 200000000×20000000"):
@@ -177,7 +202,7 @@ def test_batches_and_pil_images(weights):
     np.testing.assert_array_equal(np.asarray(pil), sr)
 
 
-def test_one_shape_compiles_once_and_serves_slightly_smaller_ones(weights):
+def test_one_shape_compiles_once_and_serves_smaller_ones(weights):
     upscaler = Upscaler(weights)
     upscaler(image(40, 40, 3))
     first = upscaler(image(38, 39, 3))  # compiles for any size within 40 × 40
@@ -191,18 +216,37 @@ def test_one_shape_compiles_once_and_serves_slightly_smaller_ones(weights):
 
 def test_a_size_that_comes_often_gets_a_program_of_its_own(weights):
     upscaler, lr = Upscaler(weights), image(20, 30, 3)
-    upscaler._program._compilation = 8000
+    upscaler._program._compilation = 6050
     upscaler(image(60, 60, 3))
     programs, taken = upscaler._program._programs, []
     results = []
     for _ in range(4):  # each loses 60 · 60 · 65/64 − 20 · 30 = 3056 pixels
         results.append(upscaler(lr).astype(int))
         taken.append(list(programs)[-1][:3])
-    assert taken == [(60, 60, False)] * 2 + [(20, 30, True)] * 2
+    assert taken == [(60, 60, False)] + [(20, 30, True)] * 3
     for sr in results:
         assert np.abs(sr - Upscaler(weights)(lr)).max() <= 1
     upscaler(image(21, 30, 3))  # another size has lost nothing yet
     assert list(programs)[-1][:3] == (60, 60, False)
+
+
+def test_a_program_that_was_dropped_must_be_earned_again(weights, monkeypatch):
+    monkeypatch.setattr(program, "_PROGRAMS", 2)
+    upscaler, lr = Upscaler(weights), image(20, 30, 3)
+    upscaler._program._compilation = 6050
+    for h, w in ((60, 60), (20, 30), (20, 30), (60, 60), (70, 70)):
+        upscaler(image(h, w, 3))  # the last drops the exact one of 20 × 30
+    programs = upscaler._program._programs
+    assert (20, 30, True) not in [key[:3] for key in programs]
+    upscaler(lr)
+    assert list(programs)[-1][:3] == (60, 60, False)
+
+
+def test_takes_the_smallest_shape_that_fits(weights):
+    upscaler = Upscaler(weights)
+    for h, w in ((10, 100), (40, 20), (8, 18)):
+        upscaler(image(h, w, 3))
+    assert list(upscaler._program._programs)[-1][:3] == (40, 20, False)
 
 
 def test_transparent_pixels_do_not_darken_the_edge(weights):
@@ -363,7 +407,7 @@ def test_sizes_that_were_dropped_leave_few_traces(weights, monkeypatch):
     for height in heights:
         upscaler(image(height, 20, 3))
     first, *_, last = map(equations, heights)
-    assert first < last / 2  # kept, they would be as many
+    assert first < last / 3  # kept, they would be as many
 
 
 def test_pixels_are_what_the_network_says(weights):

@@ -117,6 +117,21 @@ def test_refuses_what_does_not_fit():
             framed_gelu(x, kernel, bias[:3], implementation=implementation)
     with pytest.raises(ValueError, match="'winograd': use one of"):
         framed_gelu(x, kernel, bias, implementation="winograd")
+    with pytest.raises(ValueError, match=r"kernel of shape \(\): a depthwise kernel"):
+        gated(gate, x, bias[0], bias)
+
+
+def test_one_kernel_is_traced_and_none_for_its_parts():
+    x, kernel, bias, gate = arrays(3, (2, 7, 6, 4), (2, 7, 6, 4))
+    for function, args in ((gated, (gate, x)), (framed_gelu, (x,))):
+        program = str(jax.make_jaxpr(function)(*args, kernel, bias))
+        assert program.count("pallas_call") == 1
+
+
+def test_no_images():
+    x, kernel, bias = arrays(3, (0, 7, 6, 4))
+    assert gated(x, x, kernel, bias).shape == (0, 7, 6, 4)
+    assert framed_gelu(x, kernel, bias).shape == (0, 7, 6, 4)
 
 
 def test_takes_images_one_by_one():
