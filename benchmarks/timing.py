@@ -196,10 +196,10 @@ def add_output(parser: argparse.ArgumentParser) -> None:
             check_folder(path.absolute().parent)
         except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from error
+        if path.is_dir():
+            raise argparse.ArgumentTypeError(f"{path} is a folder; choose a file in it")
         if path.exists() and not path.is_file():
-            raise argparse.ArgumentTypeError(
-                f"{path} is a folder or device; choose a file"
-            )
+            raise argparse.ArgumentTypeError(f"{path} is a device; choose a file")
         return path
 
     parser.add_argument("--output", type=output, help="JSON file to write")
