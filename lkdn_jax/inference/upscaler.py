@@ -4,7 +4,6 @@ import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, overload
 
@@ -139,7 +138,13 @@ class Upscaler:
                 not fit into memory even in small tiles.
         """
         if isinstance(image, PIL.Image.Image) and all(image.size):
-            return to_pil(self.photo(from_pil(image)))
+            photo = from_pil(image)
+            if photo.alpha is not None and photo.alpha.dtype != np.uint8:
+                raise InputError(
+                    "16-bit grey with a transparent value: Pillow has no mode for the "
+                    "result; give an array [h, w, 2] of grey and alpha"
+                )
+            return to_pil(self.photo(photo))
         if isinstance(image, (str, os.PathLike)):
             raise InputError(
                 f"{image}: give the image itself, PIL.Image.open({image!r})"
@@ -183,10 +188,15 @@ class Upscaler:
         Returns:
             The photograph s times as high and wide.
         """
-        pixels = self._tiled(photo.opaque().pixels, tile_done)
-        if photo.alpha is None:
-            return photo.replace(pixels, None)
-        return photo.replace(pixels, self._alpha(photo.alpha, tile_done))
+        (h, w, _), s = photo.pixels.shape, self.scale
+        with memory_advice(
+            f"an image of {w}×{h}: out of memory for one of {w * s}×{h * s}; upscale "
+            "parts of it"
+        ):
+            pixels = self._tiled(photo.opaque().pixels, tile_done)
+            if photo.alpha is None:
+                return photo.replace(pixels, None)
+            return photo.replace(pixels, self._alpha(photo.alpha, tile_done))
 
     def count_tiles(self, h: int, w: int) -> int:
         """Return the number of tiles of an image [h, w]."""
@@ -194,25 +204,23 @@ class Upscaler:
 
     def _alpha(self, lr: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
         (h, w), s = lr.shape, self.scale
-        with _fitting(h, w, s):
-            if is_constant(lr):
-                for _ in range(self.count_tiles(h, w)):
-                    tile_done()
-                sr = np.full((h * s, w * s), lr[0, 0])
-            else:
-                sr = keep_flat(lr, self._tiled(lr[..., None], tile_done)[..., 0])
-            floating = jnp.issubdtype(sr.dtype, jnp.floating)
-            return sr.clip(0, 1, out=sr) if floating else sr
+        if is_constant(lr):
+            for _ in range(self.count_tiles(h, w)):
+                tile_done()
+            sr = np.full((h * s, w * s), lr[0, 0])
+        else:
+            sr = keep_flat(lr, self._tiled(lr[..., None], tile_done)[..., 0])
+        floating = jnp.issubdtype(sr.dtype, jnp.floating)
+        return sr.clip(0, 1, out=sr) if floating else sr
 
     def _tiled(self, image: np.ndarray, tile_done: Callable[[], None]) -> np.ndarray:
         (h, w, c), s = image.shape, self.scale
-        with _fitting(h, w, s):
-            out = np.empty((h * s, w * s, c), image.dtype)
+        out = np.empty((h * s, w * s, c), image.dtype)
         tile, again = self.tile, True
         while True:
             try:
                 self._in_tiles(image, out, tile, tile_done)
-                self.tile = tile
+                self.tile = min(self.tile, tile)  # another thread's may be smaller
                 return out
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -271,13 +279,6 @@ class Upscaler:
                     finish()
         while pending:
             finish()
-
-
-def _fitting(h: int, w: int, s: int) -> AbstractContextManager[None]:
-    return memory_advice(
-        f"an image of {w}×{h}: out of memory for one of {w * s}×{h * s}; upscale "
-        "parts of it"
-    )
 
 
 def create_upscaler(

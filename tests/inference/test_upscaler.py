@@ -136,6 +136,17 @@ def test_what_is_padded_is_tried_alone_first(weights, monkeypatch):
     assert upscaler.tile == module.TILE
 
 
+def test_a_tile_halved_meanwhile_stays(weights, monkeypatch):
+    upscaler = Upscaler(weights)
+
+    def halve(*_):  # as another thread may
+        upscaler.tile = 64
+
+    monkeypatch.setattr(upscaler, "_in_tiles", halve)
+    upscaler(image(9, 8, 3))
+    assert upscaler.tile == 64
+
+
 @pytest.mark.parametrize("constant", [True, False])
 def test_says_so_when_alpha_does_not_fit(weights, monkeypatch, constant):
     lr = image(12, 9, 4)
@@ -297,6 +308,14 @@ def test_refuses_longdouble(weights):
 def test_refuses_floats_of_another_range(weights, value):
     with pytest.raises(InputError, match=r"give values in \[0, 1\]"):
         Upscaler(weights)(np.full((4, 4, 3), value, np.float32))
+
+
+def test_refuses_deep_grey_with_a_transparent_value(weights):
+    deep = PIL.Image.fromarray(image(9, 8, dtype=np.uint16))
+    assert Upscaler(weights)(deep).mode == "I;16"
+    deep.info["transparency"] = 5
+    with pytest.raises(InputError, match=r"give an array \[h, w, 2\]"):
+        Upscaler(weights)(deep)
 
 
 def test_any_byte_order(weights):
