@@ -14,6 +14,7 @@ import pytest
 from benchmarks import check_device, inference, timing, training_step
 from benchmarks.roofline import roofline
 from lkdn_jax import LKDN, InputError
+from lkdn_jax.models.lkdn import draw_params
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,6 +71,24 @@ def test_a_package_of_another_name_has_a_version(monkeypatch):
     monkeypatch.setattr(timing, "version", absent)
     monkeypatch.setattr(timing, "PACKAGES", ("jax",))
     assert timing.environment()["versions"] == {"jax": jax.__version__}
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_takes_what_a_benchmark_chooses(training):
+    model = LKDN(scale=2, features=4, num_blocks=1)
+    params, lr = draw_params(model), np.zeros((1, 8, 8, 3), np.float32)
+
+    def output(params):
+        return model.apply({"params": params}, lr).sum()
+
+    def program(implementation):
+        with timing.depthwise(implementation):
+            function = jax.grad(output) if training else output
+            return str(jax.make_jaxpr(function)(params))
+
+    sums, grouped, kernels = map(program, ("shift", "lax", "pallas"))
+    assert grouped.count("conv_general_dilated") > sums.count("conv_general_dilated")
+    assert kernels.count("pallas_call") > sums.count("pallas_call") == 0
 
 
 def test_what_is_no_number_is_no_small_difference():

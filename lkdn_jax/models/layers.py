@@ -155,13 +155,16 @@ class DepthwiseConv(nn.Module):
             return x * kernel.reshape(1, 1, 1, c) + bias.reshape(1, 1, 1, c)
         x = mask(x, valid)
         # Where parameters are made nobody reads the output: the way soonest traced.
-        way = "shift" if self.is_mutable_collection("params") else None
+        made = self.is_mutable_collection("params")
+        way: dict[str, Any] = {"implementation": "shift"} if made else {}
         if activated:
-            return framed_gelu(x, kernel, bias, implementation=way)
-        options: dict[str, Any] = {"dilation": self.dilation, "implementation": way}
+            return framed_gelu(x, kernel, bias, **way)
         if gate is not None:
-            return gated(gate.astype(x.dtype), x, kernel, bias, **options)
-        return depthwise_conv(x, kernel, bias, padding=self.padding, **options)
+            gate = gate.astype(x.dtype)
+            return gated(gate, x, kernel, bias, dilation=self.dilation, **way)
+        return depthwise_conv(
+            x, kernel, bias, dilation=self.dilation, padding=self.padding, **way
+        )
 
 
 def refuse_unfolded(module: nn.Module, name: str) -> None:
