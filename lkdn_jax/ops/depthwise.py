@@ -15,6 +15,7 @@ from jax import Array, lax
 from lkdn_jax.ops import depthwise_pallas
 from lkdn_jax.ops.dtypes import at_least_float32
 from lkdn_jax.ops.order import store
+from lkdn_jax.ops.varying import vary_alike, varying
 
 Implementation = Literal["lax", "shift", "pallas"]
 Padding = Literal["SAME", "VALID"]
@@ -48,8 +49,9 @@ def depthwise_conv(
             XLA fuses with what is around it (docs/performance.md).
 
     Returns:
-        Output of the dtype of `x`, summed in float32 at least: a cross-correlation, as
-        in PyTorch. [n, h, w, c] if `SAME`, less dilation·(k − 1) if `VALID`.
+        Output of the dtype of `x`, summed in float32 at least (but `lax` rounds kernel
+        and bias first, and before it adds the bias): a cross-correlation, as in
+        PyTorch. [n, h, w, c] if `SAME`, less dilation·(k − 1) if `VALID`.
 
     Raises:
         ValueError: A shape or argument is none of the above.
@@ -69,7 +71,8 @@ def depthwise_conv(
     if dilation < 1 or dilation % 1:
         raise ValueError(f"dilation {dilation}: use 1 or more")
     extent = dilation * (k - 1) + 1
-    if padding == "VALID" and any(size < extent for size in x.shape[1:3]):
+    sizes = [size for size in x.shape[1:3] if isinstance(size, int)]  # no symbols
+    if padding == "VALID" and any(size < extent for size in sizes):
         raise ValueError(
             f"x of shape {x.shape}: without padding a map of {extent}×{extent} pixels "
             "is the least that the taps fit in"
@@ -79,6 +82,7 @@ def depthwise_conv(
     if bias.shape != (channels,):
         raise ValueError(f"bias of shape {bias.shape}: give [{channels}], or None")
     pad = dilation * (k // 2) if padding == "SAME" else 0
+    x, kernel, bias = vary_alike((x, kernel, bias))
     if implementation == "lax":
         kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
         return _lax(x, kernel, dilation, pad) + bias.reshape(1, 1, 1, -1)
@@ -186,32 +190,27 @@ def choose(
         way: The implementation that was asked for, None for the fastest.
         pallas: A kernel for CUDA, with an argument `interpret`.
         other: The same otherwise, for other platforms, older cards, float64, sizes
-            that are symbols, and within `jax.shard_map`.
+            that are symbols, no images, and within a checked `jax.shard_map`.
         *arrays: Arguments of either.
 
     Returns:
         What the chosen one returns.
     """
-    if way in ("lax", "shift") or (way is None and not _pallas_can(arrays[0])):
+    if way in ("lax", "shift") or (way is None and not _pallas_can(*arrays)):
         return other(*arrays)
     default = other if way is None else partial(pallas, interpret=True)
     cuda = partial(pallas, interpret=False)
     return lax.platform_dependent(*arrays, cuda=cuda, default=default)
 
 
-def _pallas_can(x: Array) -> bool:
+def _pallas_can(x: Array, *others: Array) -> bool:
     exact = x.dtype == jnp.float64  # Triton's sums are float32
     # Of `jax.export`, which has names for sizes: a kernel is made for numbers.
     symbolic = not all(isinstance(size, int) for size in x.shape)
     if exact or symbolic or 0 in x.shape:
         return False
-    return not (_is_in_shard_map(x) or _has_old_gpu())
-
-
-def _is_in_shard_map(x: Array) -> bool:
-    # There a Pallas kernel must say how its output varies, and its inputs vary alike.
-    axes = getattr(jax.typeof(x), "manual_axis_type", None)
-    return bool(getattr(axes, "varying", ()))
+    # In a checked `jax.shard_map` a Pallas kernel must say how its output varies.
+    return not (any(map(varying, (x, *others))) or _has_old_gpu())
 
 
 def _has_old_gpu() -> bool:
@@ -249,7 +248,7 @@ def _shift_gradients(
     x = _pad(x, pad)
     # Sums of slices first: XLA on CPU makes one fast loop of them, and a slow one of a
     # product under a reduction. The loop over taps keeps the program small.
-    rows = -(-h // min(h, _GROUPS))
+    rows = -(-h // max(1, min(h, _GROUPS)))
     missing = ((0, 0), (0, -h % rows), (0, 0), (0, 0))
     x, dy = (jnp.pad(a, missing) if h % rows else a for a in (x, dy))
 

@@ -15,6 +15,7 @@ from lkdn_jax.ops import depthwise_pallas
 from lkdn_jax.ops.depthwise import Way, choose, depthwise_conv
 from lkdn_jax.ops.gelu import gelu
 from lkdn_jax.ops.order import store
+from lkdn_jax.ops.varying import vary_alike
 
 
 def framed_gelu(
@@ -34,7 +35,12 @@ def framed_gelu(
 
     Returns:
         Features [n, h + 2, w + 2, c] of the dtype of `x`, stored.
+
+    Raises:
+        ValueError: A kernel of another size, or as for `depthwise_conv`.
     """
+    if kernel.shape[:2] != (3, 3):
+        raise ValueError(f"kernel of shape {kernel.shape}: here it is [3, 3, 1, c]")
 
     def function(way: Way, x: Array, kernel: Array, bias: Array) -> Array:
         y = depthwise_conv(x, kernel, bias, padding="VALID", implementation=way)
@@ -103,6 +109,7 @@ def _without_gradient(
     def run(*arrays: Array) -> Array:
         return choose(way, pallas, other, *arrays)
 
+    arrays = vary_alike(arrays)
     run.defvjp(
         partial(jax.vjp, partial(function, way)), lambda pullback, dy: pullback(dy)
     )

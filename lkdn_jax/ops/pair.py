@@ -1,4 +1,4 @@
-"""Two maps side by side, which are never copied to be so. Arrays are NHWC."""
+"""Two maps side by side, written so by what computes them. Arrays are NHWC."""
 
 import jax.numpy as jnp
 from jax import Array, lax

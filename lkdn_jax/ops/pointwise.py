@@ -6,11 +6,11 @@ import jax
 from jax import Array, lax
 
 from lkdn_jax.ops.dtypes import at_least_float32
+from lkdn_jax.ops.varying import vary_alike
 
 _GROUPS = 256  # sums to begin with on a GPU: enough to fill one
 
 
-@jax.custom_vjp
 def pointwise(x: Array, kernel: Array) -> Array:
     """Multiply every pixel by a matrix.
 
@@ -24,6 +24,11 @@ def pointwise(x: Array, kernel: Array) -> Array:
     Returns:
         Features [n, h, w, d] of that dtype.
     """
+    return _pointwise(*vary_alike((x, kernel)))
+
+
+@jax.custom_vjp
+def _pointwise(x: Array, kernel: Array) -> Array:
     # The barriers, here and below: XLA on GPU merges two products that share an operand
     # into one, then copies whole maps to part its result and the gradients again.
     rows = lax.platform_dependent(
@@ -41,7 +46,7 @@ def _product(x: Array, kernel: Array) -> Array:
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     x, kernel = lax.optimization_barrier((x, kernel))
-    return pointwise(x, kernel), (x, kernel)
+    return _pointwise(x, kernel), (x, kernel)
 
 
 def _backward(residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
@@ -50,10 +55,10 @@ def _backward(residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     dkernel = lax.platform_dependent(
         x, dy, cuda=kernel_gradient_in_groups, default=kernel_gradient
     )
-    return pointwise(dy, kernel.T), dkernel
+    return _pointwise(dy, kernel.T), dkernel
 
 
-pointwise.defvjp(_forward, _backward)
+_pointwise.defvjp(_forward, _backward)
 
 
 def kernel_gradient(x: Array, dy: Array) -> Array:
