@@ -58,9 +58,7 @@ class Program:
         self._model = optimized_model(model).clone(dtype=dtype)
         kind = devices[0].platform
         self._options = compiler_options(self._model, kind)
-        compilation, self._masked = _CPU if kind == "cpu" else _OTHERS
-        # Each device compiles, and they lose pixels side by side.
-        self._compilation = compilation * len(devices) ** 2
+        self._compilation, self._masked = _CPU if kind == "cpu" else _OTHERS
         # Of height, width, whether exact; channels, dtypes. The last was used last.
         self._programs: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._lost: dict[tuple[Any, ...], float] = {}  # pixels, by what was asked for

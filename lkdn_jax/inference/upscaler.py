@@ -89,8 +89,8 @@ class Upscaler:
                 work for about 0.1 dB.
             dtype: Dtype of the computation, float32 or bfloat16, or its name; None for
                 float32.
-            devices: Devices of one kind that share the tiles; None takes all local
-                ones.
+            devices: Devices of one kind that share the tiles of an image, beginning
+                with the first; None takes all local ones.
 
         Raises:
             InputError: An unusable file, parameters that do not fit the network or are

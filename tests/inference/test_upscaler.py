@@ -268,6 +268,19 @@ def test_transparent_pixels_do_not_darken_the_edge(weights):
     np.testing.assert_array_equal(sr[..., :3], opaque)
 
 
+@pytest.mark.parametrize("tile", [32, 640])
+def test_self_ensemble_is_the_mean_of_eight(weights, tile):
+    lr = image(60, 43, 3, dtype=np.float32)
+    plain = Upscaler(weights)
+    turned = [
+        np.rot90(plain(np.rot90(lr[:, ::way], i)), -i)[:, ::way]
+        for i in range(4)
+        for way in (1, -1)
+    ]
+    ensemble = Upscaler(weights, self_ensemble=True, tile=tile)
+    np.testing.assert_allclose(ensemble(lr), np.mean(turned, axis=0), atol=1e-5)
+
+
 @pytest.mark.reference
 def test_self_ensemble_gains(reference):
     path = reference / "weights" / "LKDN-S_x4.pth"
@@ -387,6 +400,40 @@ def test_threads_may_share_an_upscaler(weights):
         together = list(pool.map(upscaler, images))
     for lr, sr in zip(images, together, strict=True):
         np.testing.assert_array_equal(sr, upscaler(lr))
+
+
+def test_threads_may_share_few_programs(weights, monkeypatch):
+    monkeypatch.setattr(program, "_PROGRAMS", 3)
+    upscaler, alone = Upscaler(weights), Upscaler(weights)
+    upscaler._program._compilation = 5000
+    images = [image(h, w, 3) for h in (20, 33, 47) for w in (25, 38, 52)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(upscaler, images * 4))
+    for lr, sr in zip(images * 4, together, strict=True):
+        assert np.abs(sr.astype(int) - alone(lr)).max() <= 1
+    assert len(upscaler._program._programs) <= 3
+
+
+TWO_DEVICES = """
+import jax, numpy as np
+jax.config.update("jax_num_cpu_devices", 2)
+from lkdn_jax import LKDN, Upscaler
+from lkdn_jax.models.lkdn import draw_params
+
+model = LKDN(scale=2, features=4, num_blocks=1)
+network = model, draw_params(model)
+lr = np.random.default_rng(0).random((90, 90, 3), np.float32)
+upscaler = Upscaler(network, tile=32)
+one = Upscaler(network, devices=jax.local_devices()[:1])
+print(np.abs(upscaler(lr) - one(lr)).max() < 1e-5)
+print(*(p._cache_size() for p in upscaler._program._programs.values()))
+"""
+
+
+def test_two_devices_share_an_image():
+    command = [sys.executable, "-c", TWO_DEVICES]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "2"], done.stderr
 
 
 def test_all_programs_are_counted(weights):
