@@ -125,10 +125,9 @@ def _bytes(kind: str) -> int:
 
 def inference(dtype: Any) -> Any:
     """Compile ×4 of an image of 320×180."""
-    model = optimized_model(LKDN(dtype=dtype))
-    params = optimize_for_inference(
-        jax.tree.map(lambda leaf: np.zeros(leaf.shape), expected_params(LKDN())), dtype
-    )
+    model = optimized_model(LKDN(dtype=dtype), "gpu")
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape), expected_params(LKDN()))
+    params = optimize_for_inference(zeros, dtype, "gpu")
     lr = jax.ShapeDtypeStruct((1, 180, 320, 3), jnp.float32)
     return compile_for_h200(
         lambda params, lr: model.apply({"params": params}, lr),

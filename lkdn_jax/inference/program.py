@@ -53,10 +53,10 @@ class Program:
             dtype: Dtype of the computation, as in `LKDN`; None for float32.
         """
         self._devices = devices
-        optimized = optimize_for_inference(params, dtype)
-        self._params = [jax.device_put(optimized, device) for device in devices]
-        self._model = optimized_model(model).clone(dtype=dtype)
         kind = devices[0].platform
+        optimized = optimize_for_inference(params, dtype, kind)
+        self._params = [jax.device_put(optimized, device) for device in devices]
+        self._model = optimized_model(model, kind).clone(dtype=dtype)
         self._options = compiler_options(self._model, kind)
         self._compilation, self._masked = _CPU if kind == "cpu" else _OTHERS
         # Of height, width, whether exact; channels, dtypes. The last was used last.

@@ -7,8 +7,10 @@ multiple of a vector are slow, so zeros are added to them. All exact in real ari
 the sums are taken in float64 and rounded once. And how XLA is to compile the result.
 """
 
+import functools
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,13 +27,11 @@ Params = Mapping[str, Any]
 
 
 _DEPTHWISE = ("dw", "depthwise", "depthwise_dilated")
-# Two distilled parts side by side are to be whole vectors: LKDN-S' 21 channels become
-# 24, LKDN's 28 remain.
-_PART = VECTOR // 2
+_DISTILLED = ("c1_d", "c2_d", "c3_d", "c4")
 
 
 def optimize_for_inference(
-    params: Params, dtype: DTypeLike | None = None
+    params: Params, dtype: DTypeLike | None = None, backend: str | None = None
 ) -> dict[str, Any]:
     """Fold a tree, sum the four input kernels, centre every `c6`, and add channels.
 
@@ -39,10 +39,12 @@ def optimize_for_inference(
         params: Parameters of an `LKDN`, of any width, depth and scale, folded or not.
         dtype: That of the network, if it is bfloat16: what the network rounds at every
             call is rounded here. The tree is then of use to no other dtype.
+        backend: The platform of the devices, such as `cpu` or `gpu`; None for jax's.
 
     Returns:
-        A new tree for `optimized_model(model)`, float32, with `dtype` where that is
-        given: the 1×1 kernels of the blocks. Runs on the host, so not under `jit`.
+        A new tree for `optimized_model(model, backend)`, float32, with `dtype` where
+        that is given: the 1×1 kernels of the blocks. Runs on the host, so not under
+        `jit`.
 
     Raises:
         InputError: A tree of something else, or one that is optimized already.
@@ -54,6 +56,7 @@ def optimize_for_inference(
             "not the parameters of an LKDN, or optimized already: give the tree that "
             "has fea_conv, as trained or folded"
         )
+    vector = vector_length(backend)
     parts = {"c5": 4, "c1": len({path[0] for path in flat if path[0][0] == "B"})}
     out = {}
     for path, array in flat.items():
@@ -68,10 +71,11 @@ def optimize_for_inference(
             k, _, inputs, outputs = array.shape
             count = parts.get(layer, 1)
             array = array.reshape(k, k, count, inputs // count, outputs)
-            array = _pad(array, 3, _PART if layer == "c5" else VECTOR)
+            array = _pad(array, 3, vector // 2 if layer == "c5" else vector)
             array = array.reshape(k, k, -1, outputs)
         if layer != "conv3":  # the upsampler's output is the image
-            array = _pad(array, array.ndim - 1, VECTOR)
+            narrow = path[1] in _DISTILLED
+            array = _pad(array, array.ndim - 1, VECTOR if narrow else vector)
         rounded = leaf == "kernel" and path[0][0] == "B" and layer not in _DEPTHWISE
         array = array.astype(np.float32)
         if rounded and dtype is not None:
@@ -80,25 +84,49 @@ def optimize_for_inference(
     return unflatten_dict(out)
 
 
-def optimized_model(model: LKDN) -> LKDN:
+def optimized_model(model: LKDN, backend: str | None = None) -> LKDN:
     """Return the network that takes the optimized parameters of `model`.
 
     Args:
         model: The network as trained, or folded.
+        backend: The platform of the devices, such as `cpu` or `gpu`; None for jax's.
 
     Returns:
         The same function, in less time.
     """
     if model.optimized_from is not None:
         return model
-    features = model.features
+    features, vector = model.features, vector_length(backend)
     distilled, attention = model.inner_features()
     return folded_model(model).clone(
         optimized_from=features,
-        features=round_up(features),
-        distilled=round_up(distilled, _PART),
-        attention_features=round_up(attention),
+        features=round_up(features, vector),
+        # Two parts side by side are whole vectors.
+        distilled=round_up(distilled, vector // 2),
+        attention_features=round_up(attention, vector),
     )
+
+
+def vector_length(backend: str | None = None) -> int:
+    """Return of what number the channels of an optimized network are multiples.
+
+    Args:
+        backend: The platform of the devices, such as `cpu` or `gpu`; None for jax's.
+
+    Returns:
+        16 on CPUs with AVX-512, where a register holds as many: LKDN's 56 channels, in
+        halves of registers, take longer than 64 (`docs/performance.md`). Otherwise 8.
+    """
+    cpu = (backend or jax.default_backend()) == "cpu"
+    return 2 * VECTOR if cpu and _has_avx512() else VECTOR
+
+
+@functools.cache
+def _has_avx512() -> bool:
+    try:
+        return " avx512f " in Path("/proc/cpuinfo").read_text()
+    except OSError:  # not Linux
+        return False
 
 
 def compiler_options(model: LKDN, backend: str | None = None) -> dict[str, str]:
@@ -106,8 +134,9 @@ def compiler_options(model: LKDN, backend: str | None = None) -> dict[str, str]:
 
     On CPU they leave convolutions to YNNPACK and matrix products to Eigen: until its
     second thread runs YNNPACK loses more than it gains by speed. With both left to
-    Eigen, one core took 2 to 9 % longer (`docs/performance.md`). Measured on x86-64, in
-    float32; otherwise XLA keeps its own choice.
+    Eigen, one core took 2 to 9 % longer (`docs/performance.md`). Where there is
+    AVX-512, registers are used whole. Measured on x86-64, in float32; otherwise XLA
+    keeps its own choice.
 
     Args:
         model: The network.
@@ -123,7 +152,10 @@ def compiler_options(model: LKDN, backend: str | None = None) -> dict[str, str]:
         return {}
     # What YNNPACK still does: convolutions, and so not products.
     kept = "LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
-    return {"xla_cpu_experimental_ynn_fusion_type": kept}
+    options = {"xla_cpu_experimental_ynn_fusion_type": kept}
+    if _has_avx512():
+        options["xla_cpu_prefer_vector_width"] = "512"
+    return options
 
 
 def _pad(array: np.ndarray, axis: int, multiple: int) -> np.ndarray:

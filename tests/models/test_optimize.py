@@ -1,3 +1,5 @@
+import platform
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +14,17 @@ from lkdn_jax import (
     optimize_for_inference,
     optimized_model,
 )
+from lkdn_jax.models.optimize import vector_length
 
 SMALL = {"features": 8, "num_blocks": 2}
+
+
+@pytest.fixture(params=[8, 16], ids=["8", "AVX-512"])
+def vector(request, monkeypatch):
+    """As on a processor whose registers hold so many numbers."""
+    wide = request.param == 16
+    monkeypatch.setattr(lkdn_jax.models.optimize, "_has_avx512", lambda: wide)
+    return request.param
 
 
 def compiled(model, h, w, options=None):
@@ -36,10 +47,10 @@ def compiled(model, h, w, options=None):
     ],
     ids=["BSB", "RBSB", "narrow", "odd"],
 )
-def test_same_function_of_other_parameters(init, model):
+def test_same_function_of_other_parameters(init, model, vector):
     variables = init(model)
     params = optimize_for_inference(variables["params"])
-    width = -(-model.features // 8) * 8
+    width = -(-model.features // vector) * vector
     assert params["fea_conv"]["pw"]["kernel"].shape == (1, 1, 3, width)
     assert params["B1"]["c1_d"]["kernel"].shape[-1] == 8
     assert np.abs(params["B1"]["c6"]["kernel"].sum(-1)).max() < 1e-6
@@ -76,17 +87,36 @@ def test_sums_are_rounded_once(init):
     params = jax.tree.map(np.zeros_like, init(LKDN(**SMALL))["params"])
     # Of the twelve channels, which are the image four times.
     params["fea_conv"]["pw"]["kernel"][0, 0, ::3] = np.array([[1], [1e-8], [-1], [0]])
-    kernel = optimize_for_inference(params)["fea_conv"]["pw"]["kernel"]
+    kernel = optimize_for_inference(params, backend="gpu")["fea_conv"]["pw"]["kernel"]
     np.testing.assert_allclose(kernel[0, 0, 0], 1e-8, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("model", "distilled", "joined"), [(LKDN(), 32, 112), (lkdn_s(), 24, 96)]
+    ("model", "vector", "features", "distilled", "joined"),
+    [
+        (LKDN(), 8, 56, 32, 112),
+        (LKDN(), 16, 64, 32, 128),
+        (lkdn_s(), 8, 48, 24, 96),
+        (lkdn_s(), 16, 48, 24, 96),
+    ],
+    indirect=["vector"],
 )
-def test_zeros_that_whole_vectors_take(model, distilled, joined):
+def test_zeros_that_whole_vectors_take(model, vector, features, distilled, joined):
     params = lkdn_jax.models.lkdn.expected_params(optimized_model(model))
+    assert params["B1"]["c6"]["kernel"].shape[-1] == features
     assert params["B1"]["c1_d"]["kernel"].shape[-1] == distilled
     assert params["B1"]["c5"]["kernel"].shape[-2] == joined
+    assert vector_length() == vector
+
+
+def test_vectors_are_those_of_the_platform(vector):
+    assert vector_length("cpu") == vector
+    assert vector_length("gpu") == vector_length("tpu") == 8
+    assert optimized_model(LKDN(), "gpu").features == 56
+    width = compiler_options(LKDN(), "cpu").get("xla_cpu_prefer_vector_width")
+    x86 = platform.machine() == "x86_64"
+    assert width == ("512" if vector == 16 and x86 else None)
+    assert compiler_options(LKDN(), "gpu") == {}
 
 
 def test_leaves_the_given_tree_alone(init):
@@ -98,7 +128,7 @@ def test_leaves_the_given_tree_alone(init):
 
 @pytest.mark.reference
 @pytest.mark.parametrize("name", ["LKDN_x4", "LKDN-S_x4"])
-def test_published_networks(reference, name):
+def test_published_networks(reference, name, vector):
     model, params = lkdn_jax.load(reference / "weights" / f"{name}.pth")
     expected = np.load(reference / "forward" / f"{name}.npz")
     model = optimized_model(model)
@@ -107,6 +137,7 @@ def test_published_networks(reference, name):
     for image in ("noise", "crop"):
         sr = forward({"params": params}, expected[f"{image}_lr"][None])[0]
         assert np.abs(sr - expected[f"{image}_sr"]).max() <= 2e-5
+    assert model.features % vector == 0
 
 
 @pytest.mark.parametrize("wrap", [optimize_for_inference, lambda p: {"params": p}])
@@ -139,6 +170,7 @@ def test_compiler_options_of_what_was_not_measured():
     assert float32 == compiler_options(LKDN(), "cpu")
 
 
+@pytest.mark.usefixtures("vector")
 def test_memory_of_a_large_image():
     # Input, output and four feature maps, twice: what an efficient network may need.
     h, w, s = 720, 1280, 4
