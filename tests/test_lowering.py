@@ -42,7 +42,7 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_inference_and_training_lower(platform, dtype):
-    model = optimized_model(MODEL).clone(dtype=dtype)
+    model = optimized_model(MODEL, platform).clone(dtype=dtype)
     lr = jax.ShapeDtypeStruct((2, 12, 9, 3), jnp.float32)
     program = lower(
         lambda params, lr: model.apply({"params": params}, lr),
@@ -118,8 +118,8 @@ def test_what_follows_is_in_the_kernel(dtype):
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
 def test_exports_once_for_all_sizes(init, platform):
-    params = optimize_for_inference(init(MODEL)["params"])
-    forward = jax.jit(optimized_model(MODEL).apply)
+    params = optimize_for_inference(init(MODEL)["params"], backend=platform)
+    forward = jax.jit(optimized_model(MODEL, platform).apply)
     lr = jax.ShapeDtypeStruct(export.symbolic_shape("n, h, w, 3"), jnp.float32)
     exported = export.export(forward, platforms=[platform])({"params": params}, lr)
     assert "depthwise_forward" not in exported.mlir_module()
@@ -132,9 +132,9 @@ def test_exports_once_for_all_sizes(init, platform):
 
 
 def test_exports_the_kernels_of_one_size_for_cuda(init):
-    params = optimize_for_inference(init(MODEL)["params"])
+    params = optimize_for_inference(init(MODEL)["params"], backend="cuda")
     kernels = export.DisabledSafetyCheck.custom_call("__gpu$xla.gpu.triton")
-    forward = jax.jit(optimized_model(MODEL).apply)
+    forward = jax.jit(optimized_model(MODEL, "cuda").apply)
     make = export.export(forward, platforms=["cuda"], disabled_checks=[kernels])
     lr = jax.ShapeDtypeStruct((1, 7, 9, 3), jnp.float32)
     with machine("cuda"):

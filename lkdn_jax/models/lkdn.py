@@ -34,7 +34,8 @@ from lkdn_jax.ops.pair import join
 ShallowBlock = Literal["BSB", "BSRB", "RBSB"]
 Upsampler = Literal["direct", "rep"]
 
-VECTOR = 8  # numbers; channels that fill no whole vector are slow on CPU
+# Numbers in a vector of AVX, half of one of AVX-512: channels that fill none are slow.
+VECTOR = 8
 INPUT_COPIES = 4  # the image enters four times along channels (paper, section 3.1)
 _IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)  # parameters fit any
 _SHALLOW_BLOCKS = {"BSB": BSConv, "BSRB": BSRB, "RBSB": RBSB}

@@ -26,8 +26,9 @@ from lkdn_jax.models.reparam import fold, folded_model
 Params = Mapping[str, Any]
 
 
+_CPUINFO = Path("/proc/cpuinfo")
 _DEPTHWISE = ("dw", "depthwise", "depthwise_dilated")
-_DISTILLED = ("c1_d", "c2_d", "c3_d", "c4")
+_DISTILLED = ("c1_d", "c2_d", "c3_d", "c4")  # side by side two fill a longer vector
 
 
 def optimize_for_inference(
@@ -43,8 +44,8 @@ def optimize_for_inference(
 
     Returns:
         A new tree for `optimized_model(model, backend)`, float32, with `dtype` where
-        that is given: the 1×1 kernels of the blocks. Runs on the host, so not under
-        `jit`.
+        that is given: the 1×1 kernels of the blocks. Its shapes are those for this
+        machine: to keep is the tree it was made from. Runs on the host, not in `jit`.
 
     Raises:
         InputError: A tree of something else, or one that is optimized already.
@@ -92,7 +93,7 @@ def optimized_model(model: LKDN, backend: str | None = None) -> LKDN:
         backend: The platform of the devices, such as `cpu` or `gpu`; None for jax's.
 
     Returns:
-        The same function, in less time.
+        The same function, in less time; a network that is optimized already as it is.
     """
     if model.optimized_from is not None:
         return model
@@ -114,8 +115,10 @@ def vector_length(backend: str | None = None) -> int:
         backend: The platform of the devices, such as `cpu` or `gpu`; None for jax's.
 
     Returns:
-        16 on CPUs with AVX-512, where a register holds as many: LKDN's 56 channels, in
-        halves of registers, take longer than 64 (`docs/performance.md`). Otherwise 8.
+        16 on CPUs with AVX-512, as Linux lists it: a register holds as many, and LKDN's
+        56 channels, in halves of registers, take longer than 64. Measured on Zen 5, in
+        float32 (`docs/performance.md`); bfloat16 and 8 channels take longer with 16.
+        Otherwise 8.
     """
     cpu = (backend or jax.default_backend()) == "cpu"
     return 2 * VECTOR if cpu and _has_avx512() else VECTOR
@@ -124,7 +127,7 @@ def vector_length(backend: str | None = None) -> int:
 @functools.cache
 def _has_avx512() -> bool:
     try:
-        return " avx512f " in Path("/proc/cpuinfo").read_text()
+        return "avx512f" in _CPUINFO.read_text().split()
     except OSError:  # not Linux
         return False
 

@@ -5,8 +5,7 @@ multiply-adds runs about thirty times faster. Arrays are NHWC.
 """
 
 from collections.abc import Callable
-from functools import partial, reduce
-from operator import add
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -238,7 +237,7 @@ def _shift(x: Array, kernel: Array, bias: Array, dilation: int, pad: int) -> Arr
             part = x[:, top : top + h, left : left + w].astype(wide)
             taps.append(part * kernel[i : i + 1, j : j + 1].astype(wide))
         # Row by row: in one chain of k² additions each would wait for the one before.
-        out = out + reduce(add, taps)
+        out = out + sum(taps[1:], taps[0])
     return out.astype(x.dtype)
 
 

@@ -93,9 +93,13 @@ def polynomial_gelu(x: Array, fma: Fma = multiply_add) -> Array:
     low = jnp.maximum(x, -_END)
     inside = jnp.minimum(low, _END)
     t = fma(inside * inside, 2 / _END**2, -1.0)
-    # Even and odd powers apart: half as many steps of which each waits for the last.
-    even, odd = (_polynomial(_P[start::2], t * t, fma) for start in (0, 1))
-    return low * fma(inside, fma(odd, t, even), 0.5)
+    # Of high powers the even and the odd ones apart: fewer steps of which each waits
+    # for the last. Of the low ones, too, the result would lose a digit.
+    even, odd = (_polynomial(_P[start::2], t * t, fma) for start in (3, 4))
+    p = fma(odd, t, even)
+    for coefficient in _P[2::-1]:
+        p = fma(p, t, coefficient)
+    return low * fma(inside, p, 0.5)
 
 
 @jax.jit(inline=True)
