@@ -4,6 +4,7 @@ import argparse
 import datetime
 import importlib.util
 import json
+import os
 import platform
 import sys
 import time
@@ -176,8 +177,17 @@ def environment() -> dict[str, Any]:
             for name in PACKAGES
             if importlib.util.find_spec(name) is not None
         },
-        "command": " ".join(["python", *sys.argv]),
+        "command": _command(sys.argv),
     }
+
+
+def _command(words: list[str]) -> str:
+    """Return what to type in the project's folder; where it was written is no part."""
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument("--output")
+    _, options = output.parse_known_args(words[1:])
+    script = os.path.relpath(words[0], Path(__file__).parents[1])
+    return " ".join(["python", script, *options])
 
 
 def _version(name: str) -> str:

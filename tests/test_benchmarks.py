@@ -73,6 +73,20 @@ def test_a_package_of_another_name_has_a_version(monkeypatch):
     assert timing.environment()["versions"] == {"jax": jax.__version__}
 
 
+@pytest.mark.parametrize("output", [["--output", "/a/b.json"], ["--output=b.json"], []])
+def test_the_command_is_recorded_as_anybody_would_type_it(monkeypatch, output):
+    words = [
+        str(ROOT / "benchmarks/inference.py"),
+        "--rounds",
+        "3",
+        *output,
+        "--others",
+    ]
+    monkeypatch.setattr("sys.argv", words)
+    command = "python benchmarks/inference.py --rounds 3 --others"
+    assert timing.environment()["command"] == command
+
+
 @pytest.mark.parametrize("training", [False, True])
 def test_the_network_takes_what_a_benchmark_chooses(training):
     model = LKDN(scale=2, features=4, num_blocks=1)
