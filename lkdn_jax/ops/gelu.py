@@ -96,9 +96,7 @@ def polynomial_gelu(x: Array, fma: Fma = multiply_add) -> Array:
     # Of high powers the even and the odd ones apart: fewer steps of which each waits
     # for the last. Of the low ones, too, the result would lose a digit.
     even, odd = (_polynomial(_P[start::2], t * t, fma) for start in (3, 4))
-    p = fma(odd, t, even)
-    for coefficient in _P[2::-1]:
-        p = fma(p, t, coefficient)
+    p = _polynomial((*_P[:3], fma(odd, t, even)), t, fma)
     return low * fma(inside, p, 0.5)
 
 
@@ -135,10 +133,12 @@ def _one_sided(x: Array, density: float) -> Array:
 
 
 def _polynomial(
-    coefficients: tuple[float, ...], t: Array, fma: Fma = multiply_add
+    coefficients: tuple[Array | float, ...], t: Array, fma: Fma = multiply_add
 ) -> Array:
-    value = jnp.full((), coefficients[-1], t.dtype)
-    for coefficient in coefficients[-2::-1]:
+    *lower, value = coefficients
+    if not isinstance(value, Array):
+        value = jnp.full((), value, t.dtype)
+    for coefficient in reversed(lower):
         value = fma(value, t, coefficient)
     return value
 
