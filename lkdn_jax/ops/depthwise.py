@@ -6,6 +6,7 @@ multiply-adds runs about thirty times faster. Arrays are NHWC.
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import jax
@@ -68,8 +69,8 @@ def depthwise_conv(
     for value, known in ((which, Implementation), (padding, Padding)):
         if value not in get_args(known):
             raise ValueError(f"{value!r}: use one of {', '.join(get_args(known))}")
-    if dilation < 1 or dilation % 1:
-        raise ValueError(f"dilation {dilation}: use 1 or more")
+    if not isinstance(dilation, Integral) or dilation < 1:
+        raise ValueError(f"dilation {dilation}: use 1 or more, a whole number")
     extent = dilation * (k - 1) + 1
     sizes = [size for size in x.shape[1:3] if isinstance(size, int)]  # no symbols
     if padding == "VALID" and any(size < extent for size in sizes):

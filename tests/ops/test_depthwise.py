@@ -220,7 +220,7 @@ def test_refuses_other_arguments():
             depthwise_conv(x, kernel, jnp.zeros(shape))
     with pytest.raises(ValueError, match=r"x of shape \(8, 8, 3\): give features"):
         depthwise_conv(x[0], kernel)
-    for dilation in (0, -1, 1.5):
+    for dilation in (0, -1, 1.5, 2.0):
         with pytest.raises(ValueError, match=f"dilation {dilation}: use 1 or more"):
             depthwise_conv(x, kernel, dilation=dilation)
 
