@@ -22,7 +22,9 @@ def pixel_shuffle(x: Array, scale: int) -> Array:
     n, h, w, channels = x.shape
     c = channels // scale**2
     x = x.reshape(n, h, w, c, scale, scale)
-    return x.transpose(0, 1, 4, 2, 5, 3).reshape(n, h * scale, w * scale, c)
+    # In two steps: of explicit axes jax reshapes but one at a time.
+    x = x.transpose(0, 1, 4, 2, 5, 3).reshape(n, h * scale, w, scale, c)
+    return x.reshape(n, h * scale, w * scale, c)
 
 
 class DirectUpsampler(nn.Module):

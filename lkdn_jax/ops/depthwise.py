@@ -15,6 +15,7 @@ from jax import Array, lax
 
 from lkdn_jax.ops import depthwise_pallas
 from lkdn_jax.ops.dtypes import at_least_float32
+from lkdn_jax.ops.explicit import is_explicit
 from lkdn_jax.ops.order import store
 from lkdn_jax.ops.varying import vary_alike, varying
 
@@ -191,7 +192,8 @@ def choose(
         way: The implementation that was asked for, None for the fastest.
         pallas: A kernel for CUDA, with an argument `interpret`.
         other: The same otherwise, for other platforms, older cards, float64, sizes
-            that are symbols, no images, and within a checked `jax.shard_map`.
+            that are symbols, no images, within a checked `jax.shard_map`, and on a
+            mesh of explicit axes.
         *arrays: Arguments of either.
 
     Returns:
@@ -210,8 +212,11 @@ def _pallas_can(x: Array, *others: Array) -> bool:
     symbolic = not all(isinstance(size, int) for size in x.shape)
     if exact or symbolic or 0 in x.shape:
         return False
-    # In a checked `jax.shard_map` a Pallas kernel must say how its output varies.
-    return not (any(map(varying, (x, *others))) or _has_old_gpu())
+    # In a checked `jax.shard_map` a Pallas kernel must say how its output varies, and
+    # on a mesh of explicit axes how it is split.
+    arrays = x, *others
+    split = any(map(varying, arrays)) or any(map(is_explicit, arrays))
+    return not (split or _has_old_gpu())
 
 
 def _has_old_gpu() -> bool:

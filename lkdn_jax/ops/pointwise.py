@@ -3,9 +3,11 @@
 import math
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 
 from lkdn_jax.ops.dtypes import at_least_float32
+from lkdn_jax.ops.explicit import sharding_of_sum
 from lkdn_jax.ops.varying import vary_alike
 
 _GROUPS = 256  # sums to begin with on a GPU: enough to fill one
@@ -63,7 +65,7 @@ _pointwise.defvjp(_forward, _backward)
 
 def kernel_gradient(x: Array, dy: Array) -> Array:
     """Differentiate by the kernel: [n, h, w, c] and [n, h, w, d] give [c, d]."""
-    return _rows(x).T @ _rows(dy)
+    return jnp.matmul(_rows(x).T, _rows(dy), out_sharding=sharding_of_sum(x))
 
 
 def kernel_gradient_in_groups(x: Array, dy: Array) -> Array:
@@ -74,10 +76,16 @@ def kernel_gradient_in_groups(x: Array, dy: Array) -> Array:
     not to its liking; where they are too few or too odd for groups, that is left to it.
     """
     n, h, w, _ = x.shape
-    groups = n, math.gcd(_GROUPS // math.gcd(_GROUPS, n), h * w), -1
+    groups = math.gcd(_GROUPS // math.gcd(_GROUPS, n), h * w)
+
+    def in_groups(maps: Array) -> Array:
+        # In two steps: of explicit axes jax reshapes but one at a time.
+        pixels = maps.reshape(n, h * w, maps.shape[-1])
+        return pixels.reshape(n, groups, h * w // groups, maps.shape[-1])
+
     sums = lax.dot_general(
-        x.reshape(*groups, x.shape[-1]),
-        dy.reshape(*groups, dy.shape[-1]),
+        in_groups(x),
+        in_groups(dy),
         dimension_numbers=(((2,), (2,)), ((0, 1), (0, 1))),
         preferred_element_type=at_least_float32(x.dtype),
     )

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -144,6 +146,49 @@ def test_jit_vmap_and_grad(init):
         ahead, behind = loss(lr + step * direction), loss(lr - step * direction)
         slope = float((jax.grad(loss)(lr) * direction).sum())
     assert slope == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-6)
+
+
+EXPLICIT = """
+from functools import partial
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+import lkdn_jax
+
+jax.config.update("jax_num_cpu_devices", 2)
+mesh = jax.make_mesh((2,), ("images",), (AxisType.Explicit,))
+model = lkdn_jax.lkdn_s(2, features=4, num_blocks=1)
+whole = np.random.default_rng(0).random((4, 7, 9, 3), np.float32)
+params = model.init(jax.random.key(0), whole)["params"]
+split = jax.device_put(whole, NamedSharding(mesh, PartitionSpec("images")))
+on_all_devices = NamedSharding(mesh, PartitionSpec())
+on_all = jax.device_put(params, on_all_devices)
+
+@jax.jit
+@partial(jax.grad, has_aux=True)
+def grad(params, lr):
+    sr = model.apply({"params": params}, lr)
+    return jnp.square(sr - 0.5).mean(), sr
+
+expected = grad(params, whole)
+program = grad.lower(on_all, split).compile()
+found = program(on_all, split)
+jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), found, expected)
+fast, folded = lkdn_jax.optimized_model(model), lkdn_jax.optimize_for_inference(params)
+sr = jax.jit(fast.apply)({"params": jax.device_put(folded, on_all_devices)}, split)
+np.testing.assert_allclose(sr, expected[1], atol=2e-5)
+print(found[1].sharding.spec, sr.sharding.spec)
+print(program.as_text().count(" all-gather("), program.as_text().count(" all-to-all("))
+"""
+
+
+def test_images_may_be_split_over_explicit_axes():
+    command = [sys.executable, "-c", EXPLICIT]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == " ".join(["P('images', None, None, None)"] * 2) + "\n0 0\n", (
+        done.stderr
+    )
 
 
 def test_bf16_computes_in_bf16_and_keeps_float32_parameters(init):
