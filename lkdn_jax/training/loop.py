@@ -103,6 +103,7 @@ def _train_and_evaluate(
             )
         with _advice(config):
             state = checkpoints.restore(replicated_shapes(mesh, shapes))
+            resumed = state is not None
             if state is None:
                 check_no_results(workdir)
                 state = create_state(initial_params(model, config), tx)
@@ -136,12 +137,14 @@ def _train_and_evaluate(
         )
         if primary and done < config.steps:
             write_config(config, workdir)
-        writer = MetricsWriter(workdir, done) if primary else None
+        writer = MetricsWriter(workdir, done if resumed else -1) if primary else None
         try:
             run = Run(
                 plan, feed, steps, validation, checkpoints, writer, log, packing=packing
             )
             with _advice(config):
+                if config.init_from and plan.validated and not resumed:
+                    run.begin(state)
                 state, stopped = run.train(state)
             checkpoints.wait()
         finally:

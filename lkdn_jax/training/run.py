@@ -85,6 +85,10 @@ class Run:
     window: _Window = field(default_factory=_Window)
     packing: Packing | None = None
 
+    def begin(self, state: TrainState) -> None:
+        """Validate and save what a run begins with: none of its steps may be better."""
+        self.checkpoints.save(state, self.validate(int(state.step), state))
+
     def train(self, state: TrainState) -> tuple[TrainState, str | None]:
         """Run the steps that are left; returns the state and the signal that came."""
         if self.packing is None:

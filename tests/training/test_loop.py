@@ -15,6 +15,7 @@ from lkdn_jax.data.images import write_image
 from lkdn_jax.training import loop
 from lkdn_jax.training.config import load_config
 from lkdn_jax.training.loop import train_and_evaluate
+from lkdn_jax.training.writer import read_metrics
 
 TINY = Path(__file__).with_name("tiny_config.py")
 
@@ -106,8 +107,18 @@ def test_starts_from_weights(train, whole, tmp_path):
         "--steps=4",
         "--seed=1",
         "--optimizer.learning_rate=1e-12",
+        "--validation.folders=photographs",
     )
     assert_close(tmp_path, whole, 1e-6)
+    # What it begins with is validated, too, and no step was better.
+    (end,), (start, _) = (
+        [(row["step"], row["psnr_y"]) for row in read_metrics(run) if "psnr_y" in row]
+        for run in (whole, tmp_path)
+    )
+    assert start == (0, end[1])
+    best, begun_with = tmp_path / "model_best.msgpack", whole / "model.msgpack"
+    assert best.read_bytes() == begun_with.read_bytes()
+    assert (tmp_path / "checkpoints" / "0").is_dir()
 
 
 def test_what_is_cheap_to_check_comes_first(tmp_path):
