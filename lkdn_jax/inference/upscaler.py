@@ -33,7 +33,8 @@ from lkdn_jax.weights.published import check_finite, check_params
 TILE = 640  # LR pixels; about 1.2 GB of work memory with LKDN's context
 _SMALLEST_TILE = 32
 _WIDEST = 8  # bytes of a number; jax knows no longdouble
-_BRIGHTEST = 2.0  # of floating point: more is taken for another range
+# Of floating point, with room for what a network overshoots: more is of another range.
+_DARKEST, _BRIGHTEST = -0.5, 1.5
 
 
 class Upscaler:
@@ -126,12 +127,13 @@ class Upscaler:
 
         Args:
             image: [h, w], [h, w, c] or [n, h, w, c] with c = 1 (grey), 2 (grey, alpha),
-                3 (RGB) or 4 (RGB, alpha); uint8, uint16, or floating point in [0, 1].
+                3 (RGB) or 4 (RGB, alpha); uint8, uint16, or floating point in [0, 1]
+                (half beyond is taken: a network's output overshoots a little).
                 Or a PIL image of at most 8 bits a channel, or of mode `I;16`.
 
         Returns:
-            The image s times as high and wide, of the same kind and dtype. Integers are
-            rounded; floating point is not clipped.
+            The image s times as high and wide, of the same kind and dtype, in numpy if
+            it is no PIL image. Integers are rounded; floating point is not clipped.
 
         Raises:
             InputError: An array of another shape, dtype or range, or an image that does
@@ -167,7 +169,7 @@ class Upscaler:
             )
         if image.ndim == 4:
             return np.stack([self(one) for one in image])
-        if not integer and not (image.min() >= -1 and image.max() <= _BRIGHTEST):
+        if not integer and not _DARKEST <= image.min() <= image.max() <= _BRIGHTEST:
             raise InputError(
                 f"floating point from {image.min()} to {image.max()}: give values in "
                 "[0, 1], or uint8 for values up to 255"

@@ -47,7 +47,8 @@ def complexity(
 
     Args:
         model: The network, of which only the scale is used.
-        params: Its parameters, or their shapes.
+        params: Its parameters, or their shapes; those optimized for inference count
+            with the channels that were added to fill vectors.
         hr_size: Width and height of the output image, in pixels; the LR size is this
             divided by the scale, rounded down.
 

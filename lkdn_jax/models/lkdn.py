@@ -122,6 +122,8 @@ class LKDN(nn.Module):
     Equal blocks are traced once, and jax keeps the trace (`nn.jit`). So call
     `jax.clear_caches()` before an `apply` under `nn.intercept_methods`: a kept trace
     shows the interceptor nothing of what is inside the blocks. And again after it.
+    Blocks pass features on with a frame of zeros, one pixel wide;
+    `capture_intermediates` shows it, too.
 
     Attributes:
         scale: Upscaling factor s, at least 1.

@@ -28,7 +28,7 @@ def create_optimizer(
 
     Args:
         name: `adan` or `adam`.
-        learning_rate: A scalar or a schedule.
+        learning_rate: A number, non-negative, or a schedule.
         betas: Decays of the means, each in [0, 1): three for `adan`, two for `adam`.
             None takes (0.98, 0.92, 0.99) and (0.9, 0.99).
         eps: Added to the root in the denominator, non-negative.
@@ -51,6 +51,8 @@ def create_optimizer(
     numbers = all(isinstance(b, int | float) and 0 <= b < 1 for b in betas)
     if len(betas) != count or not numbers:
         raise InputError(f"betas {betas}: {name} takes {count}, each 0 to below 1")
+    if isinstance(learning_rate, int | float) and not 0 <= learning_rate < inf:
+        raise InputError(f"learning_rate {learning_rate}: use 0 or a positive number")
     if not 0 <= eps < inf:
         raise InputError(f"eps {eps}: use a small number, not negative")
     if not 0 <= weight_decay < inf:

@@ -58,7 +58,8 @@ def load(path: str | Path) -> tuple[LKDN, Params]:
 
     Returns:
         The network and its parameters, float32, for
-        `model.apply({"params": params}, lr)`.
+        `model.apply({"params": params}, lr)`. How it computes (`dtype`, `remat`) is in
+        no file: that is as by default.
 
     Raises:
         InputError: No such file, an unknown suffix, a damaged file, or parameters that
@@ -99,7 +100,9 @@ def save(
     """Save a network, whole or not at all.
 
     Args:
-        path: A `.msgpack` or `.safetensors` file; one that is there is replaced.
+        path: A `.msgpack` or `.safetensors` file; one that is there is replaced. A
+            `.msgpack` is read by `flax.serialization.msgpack_restore` alone, too: the
+            parameters are under `params`.
         model: The network; its architecture and scale go into the file.
         params: Its parameters.
         names: `published` writes a `.safetensors` under the authors' names and layouts,

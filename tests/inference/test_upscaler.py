@@ -317,10 +317,14 @@ def test_refuses_longdouble(weights):
         Upscaler(weights)(np.zeros((4, 4), np.longdouble))
 
 
-@pytest.mark.parametrize("value", [255.0, np.nan, -3.0])
+@pytest.mark.parametrize("value", [255.0, np.nan, -3.0, -1.0, 2.0])
 def test_refuses_floats_of_another_range(weights, value):
+    lr = np.full((4, 4, 3), 0.5, np.float32)
+    lr[2, 1] = value
     with pytest.raises(InputError, match=r"give values in \[0, 1\]"):
-        Upscaler(weights)(np.full((4, 4, 3), value, np.float32))
+        Upscaler(weights)(lr)
+    lr[2, 1] = np.clip(value, -0.5, 1.5) if np.isfinite(value) else 0
+    assert np.isfinite(Upscaler(weights)(lr)).all()
 
 
 def test_refuses_deep_grey_with_a_transparent_value(weights):

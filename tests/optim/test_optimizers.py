@@ -102,6 +102,8 @@ def test_unknown_name(name, hint):
         ({"betas": (0.9, 0.99)}, r"betas \(0.9, 0.99\): adan takes 3"),
         ({"betas": (0.9, 0.99, 1.0)}, "betas"),
         ({"betas": ("(0.9", 0.99, 0.9)}, "betas .*adan takes 3, each 0 to below 1"),
+        ({"learning_rate": -1}, "learning_rate -1"),
+        ({"learning_rate": float("inf")}, "learning_rate inf"),
         ({"eps": -1.0}, "eps -1.0"),
         ({"weight_decay": -0.1}, "weight_decay -0.1"),
         ({"weight_decay": float("nan")}, "weight_decay nan"),
@@ -110,5 +112,5 @@ def test_unknown_name(name, hint):
 )
 def test_impossible_values(options, value):
     with pytest.raises(InputError, match=value) as error:
-        create_optimizer("adan", 0.1, **options)
+        create_optimizer("adan", **{"learning_rate": 0.1} | options)
     assert "\n" not in str(error.value)
