@@ -31,6 +31,7 @@ SAVE_OPTIONS = {
     "TIFF": {"compression": "tiff_lzw"},
 }
 _TIFF_BITS_PER_SAMPLE = 258
+_STRETCHED = {"L;2": 85, "L;4": 17}  # what Pillow multiplies such pixels by
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}  # of libjpeg and libwebp
 # Found by feeding Pillow broken files: its decoders do not keep to OSError.
 DECODE_ERRORS = (
@@ -59,6 +60,24 @@ def is_deep(image: Image.Image) -> bool:
     )
 
 
+def frames(image: Image.Image) -> int:
+    """Return how many images or pages a file holds; of an MPO only the first counts.
+
+    Phones store photographs so: a JPEG followed by previews and depth maps.
+    """
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+
+
+def mend_transparency(image: Image.Image) -> None:
+    """Have an image just opened state its transparent grey as its pixels will have it.
+
+    Pillow stretches grey of 2 and 4 bits to 8, but not the value that a PNG states.
+    """
+    grey, tiles = image.info.get("transparency"), getattr(image, "tile", ())
+    if isinstance(grey, int) and tiles:  # none once it is loaded
+        image.info["transparency"] = grey * _STRETCHED.get(tiles[0].args, 1)
+
+
 def _check_kind(image: Image.Image, path: str | os.PathLike[str]) -> None:
     if is_deep(image):
         raise InputError(
@@ -70,11 +89,9 @@ def _check_kind(image: Image.Image, path: str | os.PathLike[str]) -> None:
             f"{path} has colour mode {image.mode}: only RGB, grayscale and palette "
             "images are read; convert it to RGB first"
         )
-    frames = getattr(image, "n_frames", 1)
-    # Phones store photographs as MPO: a JPEG followed by previews and depth maps.
-    if frames > 1 and image.format != "MPO":
+    if (count := frames(image)) > 1:
         raise InputError(
-            f"{path} holds {frames} frames or pages: only single images are read; "
+            f"{path} holds {count} frames or pages: only single images are read; "
             "split it first"
         )
 
@@ -110,6 +127,7 @@ def read_rgb(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path, formats=READ_FORMATS) as image:
             _check_kind(image, path)
+            mend_transparency(image)
             return _to_rgb(ImageOps.exif_transpose(image), path)
     except InputError:
         raise

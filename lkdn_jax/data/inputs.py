@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import lzma
 import tempfile
 import zipfile
 import zlib
@@ -15,6 +16,16 @@ from lkdn_jax.data.images import IMAGE_SUFFIXES, list_images
 from lkdn_jax.data.pairs import LrMode, Pair, find_pairs, load_pair, lr_names
 from lkdn_jax.data.tiles import Image
 from lkdn_jax.errors import InputError
+
+# What is raised for members that are damaged, encrypted, or packed in other ways.
+_ZIP_ERRORS = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 @dataclass(frozen=True)
@@ -48,12 +59,14 @@ class ImageFile:
             path = Path(folder) / "image"
             try:
                 with zipfile.ZipFile(self.path) as archive:
-                    path.write_bytes(archive.read(self.member))
-                yield path
-            except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+                    content = archive.read(self.member)
+            except _ZIP_ERRORS as error:
                 raise InputError(
                     f"{self} cannot be unpacked ({error}): get a fresh copy of the zip"
                 ) from error
+            path.write_bytes(content)
+            try:
+                yield path
             except InputError as error:
                 raise InputError(str(error).replace(str(path), str(self))) from error
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 from scipy.ndimage import distance_transform_edt
 
 from lkdn_jax.data.exif import read_exif, turn
-from lkdn_jax.data.images import is_deep
+from lkdn_jax.data.images import frames, is_deep, mend_transparency
 from lkdn_jax.errors import InputError
 
 
@@ -72,6 +72,7 @@ def from_pil(image: Image.Image) -> Photo:
             f"more than 8 bits a channel in mode {image.mode}: Pillow does not keep "
             "them; give the pixels as an array of uint16"
         )
+    mend_transparency(image)
     # Loaded first: Pillow turns a TIFF when it does, and forgets the orientation then.
     image.load()
     orientation, exif, notes = read_exif(image)
@@ -90,11 +91,9 @@ def from_pil(image: Image.Image) -> Photo:
 
 def check_still(image: Image.Image) -> None:
     """Raise InputError if an image is animated or has several pages."""
-    frames = getattr(image, "n_frames", 1)
-    # Phones store photographs as MPO: a JPEG followed by previews and depth maps.
-    if frames > 1 and image.format != "MPO":
+    if (count := frames(image)) > 1:
         raise InputError(
-            f"animated or of several pages ({frames}): only still images are upscaled; "
+            f"animated or of several pages ({count}): only still images are upscaled; "
             "split it first"
         )
 

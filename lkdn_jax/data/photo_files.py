@@ -135,6 +135,9 @@ def write_photo(path: str | os.PathLike[str], photo: Photo) -> tuple[str, ...]:
     if file_format == "JPEG" and len(photo.exif or b"") > _LONGEST_JPEG_EXIF:
         photo = dataclasses.replace(photo, exif=None)
         notes += ("JPEG holds 64 KB of EXIF, and this is more: it was dropped",)
+    if file_format == "WEBP" and (photo.icc or b"")[16:20] == b"GRAY":
+        photo = dataclasses.replace(photo, icc=None)
+        notes += ("WEBP has no grey: its profile of grey was dropped",)
     array = photo.joined()
     check_size(path, file_format, *array.shape[:2])
     with atomic_write(path) as file:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -18,6 +19,7 @@ Result = TypeVar("Result")
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent ends the workers.
+    warnings.filterwarnings("ignore", module="PIL")  # as `cli.run` does in the parent
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101
     sentinel = parent.sentinel

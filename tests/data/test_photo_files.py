@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
+from lkdn_jax.data.images import read_rgb
 from lkdn_jax.data.photo import Photo
 from lkdn_jax.data.photo_files import read_photo, write_photo
 from lkdn_jax.errors import InputError
@@ -165,6 +166,40 @@ def test_a_transparent_colour_of_a_palette_becomes_alpha(tmp_path):
     image.save(tmp_path / "a.png", transparency=0)
     photo = read_photo(tmp_path / "a.png")
     np.testing.assert_array_equal(photo.alpha == 0, np.asarray(image) == 0)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_transparent_value_of_grey_is_alpha(tmp_path, bits):
+    def chunk(name, content):
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
+
+    grey, clear = pixels() >> (8 - bits), 2**bits // 2
+    grey[3, 4] = clear
+    rows = np.unpackbits(grey[..., None], axis=2)[..., 8 - bits :].reshape(H, -1)
+    filtered = np.pad(np.packbits(rows, axis=1), ((0, 0), (1, 0)))  # none, on each row
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", W, H, bits, 0, 0, 0, 0))
+        + chunk(b"tRNS", struct.pack(">H", clear))
+        + chunk(b"IDAT", zlib.compress(filtered.tobytes()))
+        + chunk(b"IEND", b"")
+    )
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.pixels[..., 0], grey * (255 // (2**bits - 1)))
+    np.testing.assert_array_equal(photo.alpha, np.where(grey == clear, 0, 255))
+    with pytest.raises(InputError, match=r"a\.png is partly transparent"):
+        read_rgb(path)
+
+
+def test_a_profile_of_grey_is_not_for_the_colours_of_webp(tmp_path):
+    icc = ICC[:16] + b"GRAY" + ICC[20:]
+    photo = Photo(pixels(1), icc=icc)
+    for suffix, kept in ((".png", icc), (".jpg", icc), (".webp", None)):
+        notes = write_photo(tmp_path / f"a{suffix}", photo)
+        assert read_photo(tmp_path / f"a{suffix}").icc == kept
+        assert (notes == ()) == (kept is not None)
 
 
 def test_refuses_animations_damage_and_other_depths(tmp_path):

@@ -56,6 +56,9 @@ def run(*arguments, **options):
 
 def test_the_command(tmp_path):
     images = photographs(tmp_path / "Fötos 写真", 5)
+    # Pillow warns of it, in the worker that reads it.
+    torn = b"Exif\0\0II*\0\x08\0\0\0\x05\0"
+    Image.fromarray(images[4]).save(tmp_path / "Fötos 写真" / "004.png", exif=torn)
     output = tmp_path / "Fötos_x4"
     first = run(tmp_path / "Fötos 写真", output, "--workers", 2)
     assert (first.returncode, first.stderr) == (0, "")
@@ -258,6 +261,21 @@ def test_errors_name_the_file_in_the_zip(tmp_path):
         archive.writestr("inner/x.png", b"no image")
         archive.writestr("__MACOSX/inner/._x.png", b"junk")
     with pytest.raises(InputError, match=r"1 of 1 .*a\.zip/inner/x\.png cannot be id"):
+        prepare([tmp_path / "a.zip"], tmp_path / "out", OPTIONS, workers=1)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA],
+)
+def test_a_damaged_member_of_a_zip_is_named(tmp_path, packed):
+    photographs(tmp_path, 1)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", packed) as archive:
+        archive.write(tmp_path / "000.png", "x.png")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[100:300] = bytes(byte ^ 0x5A for byte in content[100:300])
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"1 of 1 .*a\.zip/x\.png cannot be unpacked"):
         prepare([tmp_path / "a.zip"], tmp_path / "out", OPTIONS, workers=1)
 
 
