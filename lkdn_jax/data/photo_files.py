@@ -1,4 +1,4 @@
-"""Photographs in files, read and written without loss."""
+"""Photographs in files, read and written without loss, but for JPEG."""
 
 import dataclasses
 import io

@@ -34,13 +34,8 @@ from lkdn_jax.weights.torch_file import read_pth
 Names = Literal["ours", "published"]
 
 _FORMAT = "lkdn_jax.1"
-_NOT_ARCHITECTURE = (
-    "optimized_from",
-    "dtype",
-    "remat",
-    "parent",
-    "name",
-)  # fields that do not change parameters
+# Fields that no file states; of `optimized_from` there is but None in a file.
+_NOT_ARCHITECTURE = ("optimized_from", "dtype", "remat", "parent", "name")
 
 # What readers and converters raise for content that is not what it should be.
 _DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
