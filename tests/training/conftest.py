@@ -89,17 +89,31 @@ def train(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def whole(
+def train_once(
     train: Callable[..., str], tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> Path:
-    """Return the workdir of a run that nothing interrupted, one for all workers.
-
-    To be read only: the other worker reads it, too.
-    """
+) -> Callable[..., Path]:
+    """Return a function that trains in a workdir of that name, once for all workers."""
     folder = tmp_path_factory.getbasetemp()
     if worker_id != "master":  # each worker's is a folder in that of the session
         folder = folder.parent
-    with FileLock(folder / "whole.lock"):
-        if not (folder / "whole" / "report.md").exists():  # written last
-            train(folder / "whole", "--validation.folders=photographs")
-    return folder / "whole"
+
+    def train_once(name: str, *overrides: str) -> Path:
+        with FileLock(folder / f"{name}.lock"):
+            if not (folder / f"{name}.done").exists():
+                train(folder / name, *overrides)
+                (folder / f"{name}.done").touch()
+        return folder / name
+
+    return train_once
+
+
+@pytest.fixture(scope="session")
+def whole(train_once: Callable[..., Path]) -> Path:
+    """Return the workdir of a run that nothing interrupted; to be read only."""
+    return train_once("whole", "--validation.folders=photographs")
+
+
+@pytest.fixture(scope="session")
+def eight_by_four(train_once: Callable[..., Path]) -> Path:
+    """Return that of one of 8 steps, 4 in a program; to be read only."""
+    return train_once("eight_by_four", "--steps=8", "--data.steps_per_dispatch=4")

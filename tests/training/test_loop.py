@@ -91,13 +91,13 @@ def test_two_devices_and_two_processes_train_as_one(start_two, train, whole, tmp
     assert_close(hosts, whole, 1e-6)
 
 
-def test_two_processes_take_several_steps_in_one_program(start_two, train, tmp_path):
-    options = ("--data.steps_per_dispatch=4", "--steps=8", "--validation.every=8")
-    train(tmp_path / "one", *options)
-    two = start_two(tmp_path / "two", *options)
+def test_two_processes_take_several_steps_in_one_program(
+    start_two, eight_by_four, tmp_path
+):
+    two = start_two(tmp_path, "--steps=8", "--data.steps_per_dispatch=4")
     results = [process.communicate(timeout=300) for process in two]
     assert [process.returncode for process in two] == [0, 0], results
-    assert_close(tmp_path / "two", tmp_path / "one", 1e-6)
+    assert_close(tmp_path, eight_by_four, 1e-6)
 
 
 def test_starts_from_weights(train, whole, tmp_path):

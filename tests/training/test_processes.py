@@ -14,9 +14,12 @@ ROOT = Path(__file__).parents[2]
 
 TOGETHER = """
 import sys
+from lkdn_jax import cli
 from lkdn_jax.cli import run
 from lkdn_jax.errors import InputError
 from lkdn_jax.training.processes import join_processes, lost_process_advice
+
+cli._LEAVE_SECONDS = 1  # what is left after it does not answer
 
 def main():
     from jax.experimental.multihost_utils import process_allgather
@@ -105,11 +108,13 @@ def test_one_that_ends_alone_is_one_line_for_the_other(coordinator, how):
 
 ALONE = """
 import signal, sys
+from lkdn_jax import cli
 from lkdn_jax.cli import run
 from lkdn_jax.training import processes
 from lkdn_jax.training.processes import join_processes
 
 processes._PATIENCE = 1
+cli._LEAVE_SECONDS = 1
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's jobs ignore it
 sys.exit(run(lambda: join_processes(sys.argv[1], 2, int(sys.argv[2]), wait=3)))
 """
