@@ -46,12 +46,12 @@ def torch_network(model: LKDN, state: Mapping[str, np.ndarray]) -> nn.Module:
 
 
 class BSConv(nn.Module):
-    """1×1 without bias, then depthwise k×k."""
+    """1×1 without bias, then depthwise 3×3."""
 
-    def __init__(self, inputs: int, features: int, kernel_size: int = 3):
+    def __init__(self, inputs: int, features: int):
         super().__init__()
         self.pw = nn.Conv2d(inputs, features, 1, bias=False)
-        self.dw = _depthwise(features, kernel_size)
+        self.dw = _depthwise(features, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dw(self.pw(x))

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from lkdn_jax.data.bicubic import check_scale
+from lkdn_jax.data.bicubic import Image, check_scale
 from lkdn_jax.data.folders import PARTIAL
 from lkdn_jax.data.images import IMAGE_SUFFIXES, list_images
 from lkdn_jax.data.pairs import LrMode, Pair, find_pairs, load_pair, lr_names
-from lkdn_jax.data.tiles import Image
 from lkdn_jax.errors import InputError
 
 # What is raised for members that are damaged, encrypted, or packed in other ways.

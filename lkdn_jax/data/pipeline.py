@@ -9,8 +9,9 @@ from typing import Any
 import grain
 from absl import flags
 
+from lkdn_jax.data.bicubic import Image
 from lkdn_jax.data.samples import Sampling, cut_samples
-from lkdn_jax.data.tiles import Image, Tiles
+from lkdn_jax.data.tiles import Tiles
 from lkdn_jax.errors import InputError
 
 Batch = tuple[Image, Image]

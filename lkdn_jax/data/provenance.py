@@ -7,12 +7,9 @@ A network learns to invert one interpolation: LR images from another cost it up 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image as PillowImage
 
-from lkdn_jax.data.bicubic import downscale
-
-Image = npt.NDArray[np.uint8]
+from lkdn_jax.data.bicubic import Image, downscale
 
 PAPER = "MATLAB's bicubic on uint8 images"
 UNKNOWN = "an unknown interpolation"

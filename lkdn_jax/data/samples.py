@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lkdn_jax.data.tiles import Image, Tiles
+from lkdn_jax.data.bicubic import Image
+from lkdn_jax.data.tiles import Tiles
 from lkdn_jax.errors import InputError
 
 Samples = npt.NDArray[np.int32]

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lkdn_jax.data.bicubic import check_scale
+from lkdn_jax.data.bicubic import Image, check_scale
 from lkdn_jax.errors import InputError
 
-Image = npt.NDArray[np.uint8]
 TILE = 480  # HR pixels, unless another size is asked for
 
 
