@@ -6,8 +6,13 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def is_explicit(x: Array) -> bool:
-    """Return whether an array is on a mesh of which any axis is explicit."""
-    return AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
+    """Return whether an array is on a mesh with an axis that is explicit.
+
+    Not one of a single device, unless the array names its axis all the same.
+    """
+    mesh, spec = jax.typeof(x).sharding.mesh, jax.typeof(x).sharding.spec
+    named = any(axis is not None for axis in spec)
+    return AxisType.Explicit in mesh.axis_types and (mesh.size > 1 or named)
 
 
 def sharding_of_sum(x: Array) -> NamedSharding | None:
