@@ -28,7 +28,6 @@ def evaluate_file(
     weights: str | Path,
     folders: str | Path | Sequence[str | Path],
     *,
-    scale: int | None = None,
     options: Options = DEFAULTS,
     progress: Progress = ignore,
 ) -> Report:
@@ -37,7 +36,6 @@ def evaluate_file(
     Args:
         weights: A file for `lkdn_jax.load`.
         folders: Datasets (or one), in a layout of `data.pairs.find_pairs`.
-        scale: The scale the network must have; None takes the network's.
         options: How to evaluate.
         progress: Called with a stage, the steps done and their total.
 
@@ -48,12 +46,7 @@ def evaluate_file(
         InputError: Unusable weights, or as `evaluate_network`.
     """
     return evaluate_network(
-        str(weights),
-        *load(weights),
-        folders,
-        scale=scale,
-        options=options,
-        progress=progress,
+        str(weights), *load(weights), folders, options=options, progress=progress
     )
 
 
