@@ -214,8 +214,7 @@ def _pallas_can(x: Array, *others: Array) -> bool:
         return False
     # In a checked `jax.shard_map` a Pallas kernel must say how its output varies, and
     # on a mesh of explicit axes how it is split.
-    arrays = x, *others
-    split = any(map(varying, arrays)) or any(map(is_explicit, arrays))
+    split = any(varying(array) or is_explicit(array) for array in (x, *others))
     return not (split or _has_old_gpu())
 
 

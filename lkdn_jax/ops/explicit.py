@@ -10,8 +10,8 @@ def is_explicit(x: Array) -> bool:
 
     Not one of a single device, unless the array names its axis all the same.
     """
-    mesh, spec = jax.typeof(x).sharding.mesh, jax.typeof(x).sharding.spec
-    named = any(axis is not None for axis in spec)
+    sharding = jax.typeof(x).sharding
+    mesh, named = sharding.mesh, any(axis is not None for axis in sharding.spec)
     return AxisType.Explicit in mesh.axis_types and (mesh.size > 1 or named)
 
 

@@ -26,7 +26,8 @@ class MetricsWriter:
 
         Args:
             workdir: Folder for `metrics.jsonl` and `tensorboard/`.
-            resume_step: Rows after this step, of a run that was killed, are dropped.
+            resume_step: Rows after this step, of a run that was killed, are dropped;
+                −1 drops all, of one that begins.
         """
         self._path = workdir / "metrics.jsonl"
         rows = [row for row in read_metrics(workdir) if row["step"] <= resume_step]

@@ -131,3 +131,11 @@ def test_what_is_not_finite_is_null(tmp_path):
 def test_a_row_that_was_cut_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "l')
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+
+
+def test_rows_after_the_step_that_a_run_goes_on_from_are_dropped(tmp_path):
+    for resume_step, kept in ((2, [0, 1, 2]), (0, [0]), (-1, [])):
+        rows = "".join(f'{{"step": {step}}}\n' for step in range(4))
+        (tmp_path / "metrics.jsonl").write_text(rows)
+        MetricsWriter(tmp_path, resume_step).close()
+        assert [row["step"] for row in read_metrics(tmp_path)] == kept
