@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     # that come with scikit-image)
     config.data.sources = ("tfds:div2k",)
     config.data.data_dir = ""  # of "tfds:…"; "": ~/tensorflow_datasets
+    config.data.decoded_dir = ""  # of the decoded tiles; "": inside each source
     config.data.weights = ()  # probability of each source; (): by its size
     config.data.tile = 480  # side of the tiles the images are cut into, in HR pixels
     config.data.hr_patch = 192  # side of a training patch, in HR pixels

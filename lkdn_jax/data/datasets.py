@@ -50,11 +50,13 @@ def open_tiles(
     progress: Progress = ignore,
     *,
     data_dir: str | None = None,
+    decoded_dir: str | None = None,
 ) -> Tiles:
     """Open a source of training data.
 
     The first time, and when it has changed, a dataset is decoded into a folder
-    `decoded_t{tile}` inside it; from then on that is mapped into memory.
+    `decoded_t{tile}` inside it, or where decoded_dir says; from then on that is mapped
+    into memory.
 
     Args:
         source: `photographs`, those embedded in scikit-image; `tfds:div2k`, or a
@@ -64,6 +66,8 @@ def open_tiles(
         tile: Side of an HR tile, in pixels, a multiple of scale.
         progress: A function of a stage, the steps done and their total.
         data_dir: Where TFDS keeps its datasets (default: TFDS's own).
+        decoded_dir: A folder to decode into instead, for a dataset that cannot be
+            written to; in it, each dataset's whole path is repeated.
 
     Returns:
         The tiles.
@@ -81,7 +85,7 @@ def open_tiles(
     else:
         builder = _prepared(Path(source), scale, tile)
     try:
-        return _decoded(builder, scale, tile, progress)
+        return _decoded(builder, decoded_dir, scale, tile, progress)
     except RuntimeError as error:  # what array_record's reader raises for a torn file
         raise InputError(
             f"{source} cannot be read ({' '.join(str(error).split())}): it is damaged; "
@@ -187,12 +191,15 @@ def _decode_all(
     progress("decoding", len(data), len(data))
 
 
-def _decoded(builder: Any, scale: int, tile: int, progress: Progress) -> Tiles:
+def _decoded(
+    builder: Any, decoded_dir: str | None, scale: int, tile: int, progress: Progress
+) -> Tiles:
     folder = Path(builder.data_dir)
-    target, source = folder / f"{_DECODED}{tile}", _fingerprint(folder)
+    place = Path(decoded_dir, *folder.resolve().parts[1:]) if decoded_dir else folder
+    target, source = place / f"{_DECODED}{tile}", _fingerprint(folder)
     if tiles := _load_decoded(target, source):
         return tiles
-    with partial_folder(target) as partial:
+    with partial_folder(target, ", or elsewhere: --data.decoded_dir=DIR") as partial:
         # Looked for under the lock: another process may just have finished it.
         if tiles := _load_decoded(target, source):
             return tiles

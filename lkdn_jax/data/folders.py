@@ -12,7 +12,7 @@ PARTIAL = ".partial"
 
 
 @contextlib.contextmanager
-def partial_folder(target: Path) -> Iterator[Path]:
+def partial_folder(target: Path, otherwise: str = "") -> Iterator[Path]:
     """Hold the folder in which a target is being made; wait while another holds it.
 
     The lock ends with the process, however that ends, and what was in the folder is
@@ -21,6 +21,7 @@ def partial_folder(target: Path) -> Iterator[Path]:
 
     Args:
         target: What will be made; the folder is its name with `.partial`.
+        otherwise: What else may be done where it cannot be written, for the error.
 
     Yields:
         The folder.
@@ -45,7 +46,7 @@ def partial_folder(target: Path) -> Iterator[Path]:
         reason = " ".join((error.strerror or str(error)).split())
         raise InputError(
             f"cannot write {target}: {reason}; check free space and the folder's "
-            "permissions and run the same again, what is done stays done"
+            "permissions and run the same again, what is done stays done" + otherwise
         ) from error
 
 

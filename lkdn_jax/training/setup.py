@@ -50,7 +50,14 @@ def create_feed(config: Config, mesh: Any, progress: Any) -> Feed:
 
     def open_sources() -> list[Tiles]:
         return [
-            open_tiles(name, scale, data.tile, progress, data_dir=data.data_dir or None)
+            open_tiles(
+                name,
+                scale,
+                data.tile,
+                progress,
+                data_dir=data.data_dir or None,
+                decoded_dir=data.decoded_dir or None,
+            )
             for name in data.sources
         ]
 

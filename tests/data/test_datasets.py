@@ -59,6 +59,22 @@ def test_a_prepared_dataset_is_decoded_once(prepared):
     assert not (folder / "decoded_t48.partial").exists()
 
 
+def test_a_dataset_is_decoded_elsewhere_and_left_as_it_is(prepared, tmp_path):
+    folder, _ = prepared
+    before = sorted(folder.rglob("*"))
+    tiles = open_tiles(str(folder), 4, 32, decoded_dir=str(tmp_path))
+    assert sorted(folder.rglob("*")) == before
+    # Two sources of one name do not meet.
+    hr = tmp_path / folder.resolve().relative_to("/") / "decoded_t32" / "hr.npy"
+    np.testing.assert_array_equal(np.load(hr), tiles.hr)
+    seen = []
+    again = open_tiles(
+        str(folder), 4, 32, lambda *step: seen.append(step), decoded_dir=str(tmp_path)
+    )
+    assert not seen
+    np.testing.assert_array_equal(again.hr, tiles.hr)
+
+
 def test_shards_end_where_the_next_begins(tmp_path, monkeypatch):
     monkeypatch.setattr("lkdn_jax.data.builders._TILES_PER_SHARD", 4)
     images = photographs(tmp_path / "raw", 5)  # two tiles each: 4, 4 and 2
@@ -203,8 +219,11 @@ def test_a_full_disk_while_decoding(prepared, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("lkdn_jax.data.datasets.write_tiles", full)
-    with pytest.raises(InputError, match=r"cannot write .*decoded_t40: No space left"):
+    with pytest.raises(
+        InputError, match=r"cannot write .*decoded_t40: No space left"
+    ) as e:
         open_tiles(str(prepared[0]), 4, 40)
+    assert str(e.value).endswith("or elsewhere: --data.decoded_dir=DIR")
     assert not (prepared[0] / "decoded_t40").exists()
 
 

@@ -180,6 +180,25 @@ def test_the_config_reaches_the_data(monkeypatch):
     ]
 
 
+def test_the_config_says_where_data_are(monkeypatch):
+    asked = []
+
+    def open_nothing(*words, **places):
+        asked.append((*words[:3], places))
+        raise InputError("none")
+
+    monkeypatch.setattr(setup, "open_tiles", open_nothing)
+    words = ["--data.sources=tfds:div2k", "--data.tile=96"]
+    places = ["--data.data_dir=a", "--data.decoded_dir=b"]
+    for config in (load_config(TINY, words), load_config(TINY, [*words, *places])):
+        with pytest.raises(InputError, match="none"):
+            create_feed(config, None, lambda *_: None)
+    assert asked == [
+        ("tfds:div2k", 2, 96, {"data_dir": None, "decoded_dir": None}),
+        ("tfds:div2k", 2, 96, {"data_dir": "a", "decoded_dir": "b"}),
+    ]
+
+
 @pytest.mark.parametrize(
     ("stats", "fits"),
     [(None, False), ({"bytes_limit": 10**6}, False), ({"bytes_limit": 10**9}, True)],
