@@ -195,7 +195,9 @@ def _decoded(
     builder: Any, decoded_dir: str | None, scale: int, tile: int, progress: Progress
 ) -> Tiles:
     folder = Path(builder.data_dir)
-    place = Path(decoded_dir, *folder.resolve().parts[1:]) if decoded_dir else folder
+    place = folder
+    if decoded_dir:  # A shell leaves the ~ of `--data.decoded_dir=~/tiles` as it is.
+        place = Path(decoded_dir, *folder.resolve().parts[1:]).expanduser()
     target, source = place / f"{_DECODED}{tile}", _fingerprint(folder)
     if tiles := _load_decoded(target, source):
         return tiles

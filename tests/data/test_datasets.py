@@ -59,7 +59,9 @@ def test_a_prepared_dataset_is_decoded_once(prepared):
     assert not (folder / "decoded_t48.partial").exists()
 
 
-def test_a_dataset_is_decoded_elsewhere_and_left_as_it_is(prepared, tmp_path):
+def test_a_dataset_is_decoded_elsewhere_and_left_as_it_is(
+    prepared, tmp_path, monkeypatch
+):
     folder, _ = prepared
     before = sorted(folder.rglob("*"))
     tiles = open_tiles(str(folder), 4, 32, decoded_dir=str(tmp_path))
@@ -68,8 +70,9 @@ def test_a_dataset_is_decoded_elsewhere_and_left_as_it_is(prepared, tmp_path):
     hr = tmp_path / folder.resolve().relative_to("/") / "decoded_t32" / "hr.npy"
     np.testing.assert_array_equal(np.load(hr), tiles.hr)
     seen = []
+    monkeypatch.setenv("HOME", str(tmp_path))
     again = open_tiles(
-        str(folder), 4, 32, lambda *step: seen.append(step), decoded_dir=str(tmp_path)
+        str(folder), 4, 32, lambda *step: seen.append(step), decoded_dir="~"
     )
     assert not seen
     np.testing.assert_array_equal(again.hr, tiles.hr)
